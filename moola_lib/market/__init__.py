@@ -1,0 +1,17 @@
+"""Bars: loading and validating them, sessions and segments, ranges, and the simulator."""
+
+from moola_lib.market.bars import Bars, load_bars
+from moola_lib.market.segments import describe_segments, find_rolls, segment_starts, trade_dates
+from moola_lib.market.simulator import Market, MarketLaw, simulate_bars
+
+__all__ = [
+    "Bars",
+    "Market",
+    "MarketLaw",
+    "describe_segments",
+    "find_rolls",
+    "load_bars",
+    "segment_starts",
+    "simulate_bars",
+    "trade_dates",
+]

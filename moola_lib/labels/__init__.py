@@ -1,0 +1,36 @@
+"""Expansion labels: the table, its targets, and rule-made proposals. The only room that looks forward."""
+
+from moola_lib.labels.proposals import SurgeRule, propose_labels
+from moola_lib.labels.table import (
+    LABELS,
+    Labels,
+    audit_labels,
+    check_labels,
+    labels_from_planted,
+    load_labels,
+    save_labels,
+)
+from moola_lib.labels.targets import (
+    Targets,
+    expansion_targets,
+    span_from_mask,
+    span_from_pointers,
+    start_from_countdown,
+)
+
+__all__ = [
+    "LABELS",
+    "Labels",
+    "SurgeRule",
+    "Targets",
+    "audit_labels",
+    "check_labels",
+    "expansion_targets",
+    "labels_from_planted",
+    "load_labels",
+    "propose_labels",
+    "save_labels",
+    "span_from_mask",
+    "span_from_pointers",
+    "start_from_countdown",
+]

@@ -1,0 +1,15 @@
+"""Windows of bars: where they lie, how they are gathered, hidden, split and sampled."""
+
+from moola_lib.windows.folds import Fold, grouped_folds
+from moola_lib.windows.places import LabelledWindows, place_labels, window_places
+from moola_lib.windows.splits import Split, split_by_time
+
+__all__ = [
+    "Fold",
+    "LabelledWindows",
+    "Split",
+    "grouped_folds",
+    "place_labels",
+    "split_by_time",
+    "window_places",
+]

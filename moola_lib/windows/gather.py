@@ -1,0 +1,70 @@
+"""Gather windows from the feature table by index, on the training device."""
+
+import numpy as np
+import torch
+
+from moola_lib.errors import UserError
+from moola_lib.labels.targets import WINDOW_BARS
+
+
+class WindowGatherer:
+    """Every window of a feature table, gathered on demand.
+
+    The table is held once on the device ([n_bars, n_features] float32, invalid
+    rows as 0). A strided view of it stands for all windows; a batch is one
+    `index_select`, so the [n_windows, 105, n_features] array never exists.
+
+    Parameters
+    ----------
+    table : FeatureTable
+    device : str or torch.device
+    with_position : bool
+        Append `position` = t / 104 as a last column. Off by default: it lets a
+        model learn where windows were cut.
+    window_bars : int
+
+    Raises
+    ------
+    UserError
+        The table is shorter than one window.
+    """
+
+    def __init__(self, table, device="cpu", *, with_position=False, window_bars=WINDOW_BARS):
+        if len(table) < window_bars:
+            raise UserError(f"the series has {len(table)} bars, fewer than one window of {window_bars}")
+        values = np.where(table.is_valid[:, None], table.values, np.float32(0))
+        self.values = torch.from_numpy(values).to(device)
+        self.is_valid = torch.from_numpy(np.ascontiguousarray(table.is_valid)).to(device)
+        n_bars, n_columns = values.shape
+        n_windows = n_bars - window_bars + 1
+        self._values_view = self.values.as_strided((n_windows, window_bars, n_columns), (n_columns, n_columns, 1))
+        self._valid_view = self.is_valid.as_strided((n_windows, window_bars), (1, 1))
+        self._position = None
+        if with_position:
+            self._position = torch.linspace(0, 1, window_bars, device=device)[None, :, None]
+        self.n_features = n_columns + with_position
+        self.names = (*table.names, *(["position"] if with_position else []))
+
+    @property
+    def device(self):
+        """Where the table lives."""
+        return self.values.device
+
+    def __call__(self, places):
+        """Return features and validity of the windows at `places`.
+
+        Parameters
+        ----------
+        places : Tensor (batch,), int64
+            Positions of first bars, on any device.
+
+        Returns
+        -------
+        x : Tensor (batch, time, feature), float32
+        is_valid : Tensor (batch, time), bool
+        """
+        places = places.to(self.device)
+        x = self._values_view.index_select(0, places)
+        if self._position is not None:
+            x = torch.cat([x, self._position.expand(len(x), -1, 1)], dim=2)
+        return x, self._valid_view.index_select(0, places)

@@ -1,0 +1,63 @@
+"""Which bars are hidden from a masked autoencoder. True = hidden."""
+
+import torch
+
+
+def single_mask(shape, ratio, generator):
+    """Hide single bars, each independently with probability `ratio`.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        (batch, time).
+    ratio : float
+        Expected fraction hidden, in (0, 1).
+    generator : torch.Generator
+        On the device of the mask.
+
+    Returns
+    -------
+    Tensor (batch, time), bool. Every window has at least one hidden bar.
+    """
+    noise = torch.rand(shape, generator=generator, device=generator.device)
+    # the smallest draw is always hidden: a window without hidden bars has no loss
+    return noise < torch.maximum(noise.amin(dim=1, keepdim=True) + 1e-7, noise.new_tensor(ratio))
+
+
+def span_mask(shape, ratio, generator, mean_bars=10):
+    """Hide spans of bars of geometric length, about a fraction `ratio` in all.
+
+    Each bar's state (hidden or not) is a two-state Markov chain whose hidden
+    runs have mean `mean_bars` and whose stationary share is `ratio`, as in
+    mvts_transformer (Zerveas et al. 2021). Differs: all features of a bar are
+    hidden together.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        (batch, time).
+    ratio : float
+        Expected fraction hidden, in (0, 1).
+    generator : torch.Generator
+    mean_bars : float
+        Mean length of a hidden run, in bars, at least 1.
+
+    Returns
+    -------
+    Tensor (batch, time), bool. Every window has at least one hidden bar.
+    """
+    batch, time = shape
+    noise = torch.rand((batch, time + 1), generator=generator, device=generator.device)
+    leave = 1 / mean_bars
+    enter = leave * ratio / (1 - ratio)
+    states = [noise[:, 0] < ratio]
+    for t in range(1, time):
+        states.append(torch.where(states[-1], noise[:, t] >= leave, noise[:, t] < enter))
+    mask = torch.stack(states, dim=1)
+    lonely = (noise[:, time] * time).long().clamp(max=time - 1)
+    is_empty = ~mask.any(dim=1)
+    mask[is_empty, lonely[is_empty]] = True
+    return mask
+
+
+MASKS = {"single": single_mask, "span": span_mask}

@@ -1,0 +1,78 @@
+"""Splits in time order, with an embargo so that no bar is shared."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from moola_lib.errors import UserError
+from moola_lib.labels.targets import WINDOW_BARS
+
+
+@dataclass(frozen=True)
+class Split:
+    """Window places of a split in time.
+
+    Attributes
+    ----------
+    train, validation, test : ndarray, int64
+        Positions of first bars.
+    table : DataFrame
+        `part`, `n_windows`, `first_bar`, `last_bar` (UTC).
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    table: pd.DataFrame
+
+
+def split_by_time(
+    places, index, *, fractions=(0.70, 0.15, 0.15), dates=None, embargo_bars=WINDOW_BARS, window_bars=WINDOW_BARS
+):
+    """Split windows into train, validation and test by time.
+
+    Parameters
+    ----------
+    places : ndarray (n_windows,), int64
+        Positions of first bars, increasing.
+    index : DatetimeIndex, UTC
+        Stamps of the series.
+    fractions : (float, float, float)
+        Shares of the span of bars the windows cover; sum 1.
+    dates : (str, str), optional
+        Last day of train and of validation (inclusive, UTC), instead of fractions.
+    embargo_bars : int
+        Bars between the last bar of one part and the first bar of the next.
+    window_bars : int
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    UserError
+        A part would be empty, or the fractions do not sum to 1.
+    """
+    if abs(sum(fractions) - 1) > 1e-6 or min(fractions) <= 0:
+        raise UserError(f"split fractions {tuple(fractions)} must be positive and sum to 1")
+    places = np.sort(np.asarray(places))
+    first, last = places[0], places[-1] + window_bars
+    if dates is None:
+        cuts = first + np.round(np.cumsum(fractions[:2]) * (last - first)).astype(np.int64)
+    else:
+        day_after = [pd.Timestamp(day, tz="UTC") + pd.Timedelta(days=1) for day in dates]
+        cuts = index.searchsorted(pd.DatetimeIndex(day_after))
+    edges = [(first, cuts[0]), (cuts[0] + embargo_bars, cuts[1]), (cuts[1] + embargo_bars, last)]
+    parts = [places[(places >= low) & (places + window_bars <= high)] for low, high in edges]
+    rows = []
+    for name, part in zip(("train", "validation", "test"), parts, strict=True):
+        if len(part) == 0:
+            raise UserError(
+                f"the {name} part of the split holds no window ({len(places)} windows in all, embargo {embargo_bars} "
+                "bars); give more bars or other fractions"
+            )
+        rows.append((name, len(part), index[part[0]], index[part[-1] + window_bars - 1]))
+    table = pd.DataFrame(rows, columns=["part", "n_windows", "first_bar", "last_bar"])
+    return Split(*parts, table)

@@ -1,0 +1,54 @@
+"""The schema of a batch, checked at the door of a training loop."""
+
+import torch
+
+from moola_lib.errors import UserError
+
+
+def check_batch(batch, *, n_features, n_classes):
+    """Refuse a batch whose shapes, dtypes or values a loss would misread.
+
+    Parameters
+    ----------
+    batch : dict of Tensor
+        `x` (batch, time, n_features) float32; `is_valid` (batch, time) bool;
+        `type` (batch,) int64 in 0..2, below n_classes where `has_expansion`;
+        `pointers` (batch, 2) float32 in [0, 1]; `inside` (batch, time) float32
+        in {0, 1}; `countdown` (batch, time) float32 in [-20, 20];
+        `has_expansion` (batch,) bool.
+    n_features, n_classes : int
+
+    Raises
+    ------
+    UserError
+        Names the entry and what was found.
+    """
+    size, time = batch["x"].shape[:2]
+    wanted = {
+        "x": ((size, time, n_features), torch.float32, None),
+        "is_valid": ((size, time), torch.bool, None),
+        "type": ((size,), torch.int64, (0, 2)),
+        "pointers": ((size, 2), torch.float32, (0.0, 1.0)),
+        "inside": ((size, time), torch.float32, (0.0, 1.0)),
+        "countdown": ((size, time), torch.float32, (-20.0, 20.0)),
+        "has_expansion": ((size,), torch.bool, None),
+    }
+    for name, (shape, dtype, bounds) in wanted.items():
+        if name not in batch:
+            raise UserError(f"the batch lacks {name}")
+        tensor = batch[name]
+        if tuple(tensor.shape) != shape or tensor.dtype != dtype:
+            raise UserError(
+                f"batch entry {name} is {tuple(tensor.shape)} {tensor.dtype}, the model needs {shape} {dtype}"
+            )
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            row = int((~torch.isfinite(tensor)).nonzero()[0, 0])
+            raise UserError(f"batch entry {name} is not finite in row {row}; look at that window's bars")
+        if bounds and size and not bool(((tensor >= bounds[0]) & (tensor <= bounds[1])).all()):
+            raise UserError(
+                f"batch entry {name} spans {float(tensor.min()):g}..{float(tensor.max()):g}, "
+                f"allowed is {bounds[0]:g}..{bounds[1]:g}"
+            )
+    classes = batch["type"][batch["has_expansion"]]
+    if len(classes) and int(classes.max()) >= n_classes:
+        raise UserError(f"batch entry type holds class {int(classes.max())}, the model has {n_classes} classes")

@@ -1,0 +1,135 @@
+"""Training checkpoints: one safetensors file each, written atomically, never unpickled."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from moola_lib.errors import UserError
+from moola_lib.models.weights import load_tensors, save_tensors
+
+
+class Checkpoints:
+    """The checkpoints of one training in one folder.
+
+    `checkpoint_latest` after every epoch, `checkpoint_best` when the score is
+    the lowest so far, and the `top_k` lowest by name.
+
+    Parameters
+    ----------
+    folder : str or Path
+    top_k : int
+        How many of the best epochs to keep beside best and latest.
+    """
+
+    def __init__(self, folder, *, top_k=2):
+        self.folder = Path(folder)
+        self.top_k = top_k
+
+    @property
+    def latest(self):
+        """Path of the newest checkpoint."""
+        return self.folder / "checkpoint_latest.safetensors"
+
+    @property
+    def best(self):
+        """Path of the checkpoint with the lowest score."""
+        return self.folder / "checkpoint_best.safetensors"
+
+    def save(self, state, *, score, epoch):
+        """Write the state of an epoch.
+
+        Parameters
+        ----------
+        state : dict
+            As from `training_state`.
+        score : float
+            Lower is better.
+        epoch : int
+        """
+        tensors, metadata = state["tensors"], {**state["metadata"], "score": score, "epoch": epoch}
+        save_tensors(tensors, self.latest, metadata=metadata)
+        kept = sorted(self._kept() + [(score, epoch)])
+        if kept[0] == (score, epoch):
+            save_tensors(tensors, self.best, metadata=metadata)
+        if (score, epoch) in kept[: self.top_k]:
+            save_tensors(tensors, self._path(score, epoch), metadata=metadata)
+        for old in kept[self.top_k :]:
+            self._path(*old).unlink(missing_ok=True)
+
+    def _kept(self):
+        """Return (score, epoch) of the top-k files on disk."""
+        found = []
+        for path in self.folder.glob("checkpoint_epoch*_score*.safetensors"):
+            epoch, score = path.stem.removeprefix("checkpoint_epoch").split("_score")
+            found.append((float(score), int(epoch)))
+        return found
+
+    def _path(self, score, epoch):
+        """Return the file name of a top-k checkpoint."""
+        return self.folder / f"checkpoint_epoch{epoch:04d}_score{score!r}.safetensors"
+
+
+def training_state(model, optimizer, generators, extra):
+    """Collect everything a resumed training needs.
+
+    Parameters
+    ----------
+    model : Module
+    optimizer : torch.optim.Optimizer
+    generators : dict of str to torch.Generator
+        Those of the loop; torch's global one is always included.
+    extra : dict
+        Plain JSON: epoch, history, balance state.
+
+    Returns
+    -------
+    dict with `tensors` and `metadata`.
+    """
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    saved = optimizer.state_dict()
+    for index, slots in saved["state"].items():
+        for name, value in slots.items():
+            tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+    tensors["rng.global"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    for name, generator in generators.items():
+        tensors[f"rng.{name}"] = generator.get_state()
+    copied = {name: value.detach().cpu().clone() for name, value in tensors.items()}
+    return {"tensors": copied, "metadata": {**extra, "param_groups": saved["param_groups"]}}
+
+
+def restore_training(path, model, optimizer, generators):
+    """Put a saved state back; return its metadata.
+
+    Raises
+    ------
+    UserError
+        The file is damaged, or belongs to another model.
+    """
+    tensors, metadata = load_tensors(path)
+    state = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    own = model.state_dict()
+    different = [
+        f"{name}: {tuple(own[name].shape) if name in own else 'absent'} here, "
+        f"{tuple(state[name].shape) if name in state else 'absent'} in the file"
+        for name in sorted(own.keys() | state.keys())
+        if name not in own or name not in state or own[name].shape != state[name].shape
+    ]
+    if different:
+        raise UserError(f"{path} is a checkpoint of another model ({different[0]}, {len(different)} tensors in all)")
+    model.load_state_dict(state, strict=True)
+    slots = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, slot = name.split(".", 2)
+            slots.setdefault(int(index), {})[slot] = value
+    groups = json.loads(json.dumps(metadata["param_groups"]))
+    optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    for name, generator in generators.items():
+        generator.set_state(tensors[f"rng.{name}"])
+    torch.set_rng_state(tensors["rng.global"])
+    if torch.cuda.is_available() and "rng.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["rng.cuda"])
+    return metadata

@@ -1,0 +1,55 @@
+"""Where to compute, how to seed, and what to say when memory runs out."""
+
+import contextlib
+
+import torch
+
+from moola_lib.errors import UserError
+
+
+def resolve_device(name="auto"):
+    """Return the torch device for `auto`, `cpu` or `cuda`.
+
+    Raises
+    ------
+    UserError
+        `cuda` is asked for and absent, or the name is unknown.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise UserError(f"device {name!r} is not known; choose auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda was asked for, but torch sees no GPU; use device: cpu, or check nvidia-smi")
+    return torch.device(name)
+
+
+def seed_everything(seed, n_threads=None):
+    """Seed torch's global generator and ask for deterministic algorithms.
+
+    Parameters
+    ----------
+    seed : int
+    n_threads : int, optional
+        Intra-op threads; results on CPU are bit-identical for equal numbers of threads.
+    """
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    if n_threads:
+        torch.set_num_threads(n_threads)
+
+
+@contextlib.contextmanager
+def explain_out_of_memory(batch_size):
+    """Turn an out-of-memory error into a sentence that names the batch size."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+        is_cpu_memory = "can't allocate memory" in str(error) or "not enough memory" in str(error)
+        is_memory = is_cpu_memory or isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if not is_memory:
+            raise
+        raise UserError(
+            f"out of memory with batch_size {batch_size}; lower batch_size (try {max(batch_size // 2, 1)}), "
+            "then hidden_size or max_samples"
+        ) from error

@@ -1,0 +1,359 @@
+"""Fine-tune a localiser on labelled windows: frozen encoder first, then unfrozen, in one visible loop."""
+
+import math
+import time
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from moola_lib.errors import UserError
+from moola_lib.labels.targets import COUNTDOWN_CLIP_BARS
+from moola_lib.learning.audit import measure_shares
+from moola_lib.learning.balance import build_balance
+from moola_lib.learning.batches import check_batch
+from moola_lib.learning.checkpoints import restore_training, training_state
+from moola_lib.learning.device import explain_out_of_memory, seed_everything
+from moola_lib.learning.losses import task_losses
+from moola_lib.windows.augment import warp_batch
+from moola_lib.windows.samplers import balanced_batches, shuffled_batches
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """How to fine-tune.
+
+    Attributes
+    ----------
+    n_frozen_epochs, n_unfrozen_epochs : int
+        Phase 1 keeps the encoder frozen and in eval mode; phase 2 trains all.
+    frozen_learning_rate, unfrozen_learning_rate : float
+    sigma_rate_factor : float
+        log σ learns at this multiple of the rate.
+    batch_size : int
+    weight_decay, clip_norm : float
+    balance : str
+        A key of STRATEGIES.
+    weights : dict or None
+        Task weights, for strategies that have them.
+    countdown_unit : {"scaled", "bars"}
+    focal_gamma : float
+    is_class_balanced : bool
+        Draw windows with weight 1 / class count.
+    n_pointer_epochs : int
+        First epochs that train on the pointers alone.
+    time_warp_probability : float
+        Off (0) by default: with few windows it adds noise, not diversity.
+    audit_every : int
+        Steps between measurements of gradient shares; 0 measures none.
+    seed : int
+    n_threads : int or None
+    """
+
+    n_frozen_epochs: int = 20
+    n_unfrozen_epochs: int = 30
+    frozen_learning_rate: float = 3e-4
+    unfrozen_learning_rate: float = 1e-4
+    sigma_rate_factor: float = 1.0
+    batch_size: int = 29
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    balance: str = "fixed"
+    weights: dict | None = None
+    countdown_unit: str = "scaled"
+    focal_gamma: float = 0.0
+    is_class_balanced: bool = True
+    n_pointer_epochs: int = 0
+    time_warp_probability: float = 0.0
+    audit_every: int = 0
+    seed: int = 17
+    n_threads: int | None = None
+
+
+def finetune(
+    model, gather, windows, settings, *, validation=None, checkpoints=None, resume=False, score=None, on_epoch=None
+):
+    """Train a localiser on labelled windows.
+
+    Parameters
+    ----------
+    model : Module with `tasks`
+        On the gatherer's device. Left with the weights of its best epoch by
+        validation loss, or of its last where no validation is given.
+    gather : WindowGatherer
+    windows : LabelledWindows
+        The training windows.
+    settings : FinetuneSettings
+    validation : LabelledWindows, optional
+        Part of the training fold held out to choose the epoch; never the test fold.
+    checkpoints : Checkpoints, optional
+    resume : bool
+        Continue from the latest checkpoint if there is one.
+    score : callable(model) -> dict, optional
+        Extra figures for each epoch's row.
+    on_epoch : callable(dict), optional
+
+    Returns
+    -------
+    list of dict
+        One row per epoch: `epoch`, `n_epochs`, `phase`, raw training losses
+        `loss_<task>`, `validation_loss` (mean over tasks of loss / loss before
+        training; 1 at the start), `windows_per_second`, `sigma_<task>`, and with
+        an audit `loss_share_<task>`, `gradient_share_<task>` and
+        `cosine_<a>~<b>` averaged over the epoch.
+
+    Raises
+    ------
+    UserError
+        A batch breaks the schema, the loss becomes NaN (its windows are
+        named), or memory runs out.
+    """
+    seed_everything(settings.seed, settings.n_threads)
+    order = torch.Generator().manual_seed(settings.seed)
+    balance = build_balance(settings.balance, settings.weights)
+    data = _Data(gather, windows)
+    check_batch(data.batch(torch.arange(len(windows))[:64]), n_features=gather.n_features, n_classes=_n_classes(model))
+    set_head_biases(model, windows)
+    start_losses = _losses_of(model, data, settings)
+    held_out = _Data(gather, validation) if validation is not None and len(validation) else None
+    start_validation = _losses_of(model, held_out, settings) if held_out else None
+
+    n_epochs = settings.n_frozen_epochs + settings.n_unfrozen_epochs
+    history, best, best_weights = [], math.inf, None
+    optimizer = _optimizer(model, settings, is_frozen=settings.n_frozen_epochs > 0)
+    if resume and checkpoints is not None and checkpoints.latest.exists():
+        history, optimizer = _resume(checkpoints.latest, model, settings, {"order": order}, balance)
+        best = min(row["selection_loss"] for row in history)
+    cached = None
+
+    for epoch in range(len(history), n_epochs):
+        is_frozen = epoch < settings.n_frozen_epochs
+        if epoch == settings.n_frozen_epochs and epoch > 0 and optimizer.is_frozen:
+            optimizer = _optimizer(model, settings, is_frozen=False)
+            cached = None
+        _set_mode(model, is_frozen)
+        if is_frozen and cached is None:
+            cached = _encode_all(model, data)
+        began = time.perf_counter()
+        sums, audits, n_seen = {}, [], 0
+        batches = (
+            balanced_batches(data.targets["type"].cpu(), settings.batch_size, order)
+            if settings.is_class_balanced
+            else shuffled_batches(len(windows), settings.batch_size, order)
+        )
+        for step, rows in enumerate(batches):
+            with explain_out_of_memory(settings.batch_size):
+                batch = data.batch(rows)
+                if settings.time_warp_probability:
+                    batch = warp_batch(batch, data.span(rows), settings.time_warp_probability, order)
+                uses_cache = is_frozen and not settings.time_warp_probability
+                encoded = cached[rows] if uses_cache else None
+                outputs, encoded = _forward(model, batch, encoded)
+                losses = task_losses(
+                    outputs, batch, countdown_unit=settings.countdown_unit, focal_gamma=settings.focal_gamma
+                )
+                if epoch < settings.n_pointer_epochs and "pointers" in losses:
+                    losses = {"pointers": losses["pointers"]}
+                total = balance(losses, outputs.get("log_sigma"))
+                _check_finite(losses, windows, rows, epoch, step)
+                if settings.audit_every and step % settings.audit_every == 0 and not is_frozen:
+                    audits.append(measure_shares(losses, total, list(model.encoder.parameters())))
+                optimizer.zero_grad(set_to_none=True)
+                total.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+            optimizer.step()
+            if "log_sigma" in outputs:
+                balance.after_step(model.log_sigma)
+            n_seen += len(rows)
+            for task, loss in losses.items():
+                sums[task] = sums.get(task, 0.0) + float(loss.detach()) * len(rows)
+
+        row = {"epoch": epoch + 1, "n_epochs": n_epochs, "phase": "frozen" if is_frozen else "unfrozen"}
+        row |= {f"loss_{task}": value / n_seen for task, value in sums.items()}
+        row["train_loss"] = _relative({task: value / n_seen for task, value in sums.items()}, start_losses)
+        if held_out:
+            row["validation_loss"] = _relative(_losses_of(model, held_out, settings), start_validation)
+        row["windows_per_second"] = n_seen / (time.perf_counter() - began)
+        row |= _sigma_row(model) | _mean_audit(audits)
+        row["selection_loss"] = row["validation_loss"] if held_out else float(n_epochs - epoch)
+        if score is not None:
+            row |= score(model)
+        history.append(row)
+        if row["selection_loss"] < best:
+            best = row["selection_loss"]
+            best_weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        if checkpoints is not None:
+            extra = {"history": history, "balance": balance.state_dict(), "settings": asdict(settings)}
+            state = training_state(model, optimizer, {"order": order}, extra)
+            checkpoints.save(state, score=row["selection_loss"], epoch=epoch + 1)
+        if on_epoch is not None:
+            on_epoch(row)
+    if best_weights is not None:
+        model.load_state_dict(best_weights)
+    _set_mode(model, is_frozen=False)
+    return history
+
+
+def set_head_biases(model, windows):
+    """Start the heads at the training windows' statistics, so that no epoch is spent on finding them.
+
+    Parameters
+    ----------
+    model : Module with `heads` (others are left alone)
+    windows : LabelledWindows
+        Of the training fold only.
+    """
+    heads = getattr(model, "heads", None)
+    if heads is None or not windows.has_expansion.any():
+        return
+    targets = windows.targets()
+    has = windows.has_expansion
+    starts = {}
+    if "type" in heads.tasks:
+        n_classes = heads.type_head.out_features
+        counts = np.bincount(targets["type"][targets["type"] < n_classes], minlength=n_classes) + 1.0
+        starts["type"] = np.log(counts / counts.sum())
+    if "pointers" in heads.tasks:
+        starts["pointers"] = _logit(targets["pointers"][has].mean(axis=0))
+    if "inside" in heads.tasks:
+        starts["inside"] = _logit(targets["inside"].mean(keepdims=True).ravel())
+    if "countdown" in heads.tasks:
+        starts["countdown"] = targets["countdown"][has].mean(keepdims=True).ravel() / COUNTDOWN_CLIP_BARS
+    with torch.no_grad():
+        for task, value in starts.items():
+            bias = getattr(heads, f"{task}_head").bias
+            bias.copy_(torch.as_tensor(value, dtype=bias.dtype))
+
+
+class _Data:
+    """Labelled windows and their targets on the training device."""
+
+    def __init__(self, gather, windows):
+        self.gather = gather
+        self.windows = windows
+        self.places = torch.as_tensor(windows.place)
+        self.targets = {
+            name: torch.as_tensor(np.ascontiguousarray(value)).to(gather.device)
+            for name, value in windows.targets().items()
+        }
+
+    def batch(self, rows):
+        """Return the batch of the given rows."""
+        x, is_valid = self.gather(self.places[rows])
+        return {"x": x, "is_valid": is_valid, **{name: value[rows] for name, value in self.targets.items()}}
+
+    def span(self, rows):
+        """Return (start, end) of the given rows, int64 arrays."""
+        rows = rows.numpy()
+        return self.windows.start[rows], self.windows.end[rows]
+
+
+def _optimizer(model, settings, *, is_frozen):
+    """Return AdamW over exactly the parameters that this phase trains; log σ has a group of its own."""
+    rate = settings.frozen_learning_rate if is_frozen else settings.unfrozen_learning_rate
+    encoder = list(model.encoder.parameters()) if is_frozen else []
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    for parameter in encoder:
+        parameter.requires_grad_(False)
+    sigma = getattr(model, "log_sigma", None)
+    others = [p for p in model.parameters() if p.requires_grad and p is not sigma]
+    groups = [{"params": others, "lr": rate, "weight_decay": settings.weight_decay}]
+    if sigma is not None:
+        groups.append({"params": [sigma], "lr": rate * settings.sigma_rate_factor, "weight_decay": 0.0})
+    optimizer = torch.optim.AdamW(groups)
+    optimizer.is_frozen = is_frozen
+    return optimizer
+
+
+def _resume(path, model, settings, generators, balance):
+    """Restore a checkpoint into an optimiser of its own phase; return (history, optimiser)."""
+    from moola_lib.models.weights import load_tensors
+
+    n_done = len(load_tensors(path)[1]["history"])
+    optimizer = _optimizer(
+        model, settings, is_frozen=n_done <= settings.n_frozen_epochs and settings.n_frozen_epochs > 0
+    )
+    metadata = restore_training(path, model, optimizer, generators)
+    balance.load_state_dict(metadata["balance"])
+    return metadata["history"], optimizer
+
+
+def _set_mode(model, is_frozen):
+    """Train mode, but a frozen encoder stays in eval mode (no dropout), so its activations can be cached."""
+    model.train()
+    if is_frozen:
+        model.encoder.eval()
+        model.input_dropout.eval()
+
+
+@torch.no_grad()
+def _encode_all(model, data):
+    """Return the frozen encoder's activations of every window, (n, time, width)."""
+    rows = torch.arange(len(data.windows)).split(256)
+    return torch.cat([model.encode(data.gather(data.places[part])[0]) for part in rows])
+
+
+def _forward(model, batch, encoded=None):
+    """Return (outputs, encoded bars); models without an encoder return None for the latter."""
+    if not hasattr(model, "encode"):
+        return model(batch["x"]), None
+    if encoded is None:
+        encoded = model.encode(batch["x"])
+    return model.decode(encoded), encoded
+
+
+@torch.no_grad()
+def _losses_of(model, data, settings):
+    """Return the raw losses of all windows in eval mode, dict of float."""
+    was_training = model.training
+    model.eval()
+    batch = data.batch(torch.arange(len(data.windows)))
+    losses = task_losses(model(batch["x"]), batch, countdown_unit=settings.countdown_unit)
+    model.train(was_training)
+    return {task: float(loss) for task, loss in losses.items()}
+
+
+def _relative(losses, start):
+    """Return the mean over tasks of loss / loss before training."""
+    return float(np.mean([losses[task] / max(start[task], 1e-12) for task in losses]))
+
+
+def _check_finite(losses, windows, rows, epoch, step):
+    """Stop on a NaN or infinite loss, naming task, epoch, batch and windows."""
+    bad = [task for task, loss in losses.items() if not math.isfinite(float(loss.detach()))]
+    if bad:
+        names = ", ".join(map(str, windows.window_id[rows.numpy()[:3]]))
+        raise UserError(
+            f"the {bad[0]} loss is not finite in epoch {epoch + 1}, batch {step + 1} (windows {names}, ...); "
+            "lower the learning rate, or look at those windows"
+        )
+
+
+def _sigma_row(model):
+    """Return the model's σ by task."""
+    if not hasattr(model, "log_sigma"):
+        return {}
+    from moola_lib.models.jade import TASKS
+
+    return {f"sigma_{task}": float(value) for task, value in zip(TASKS, model.log_sigma.detach().exp(), strict=True)}
+
+
+def _mean_audit(audits):
+    """Return the epoch's mean of every audited figure, flattened."""
+    row = {}
+    for kind, prefix in [("loss_share", "loss_share_"), ("gradient_share", "gradient_share_"), ("cosine", "cosine_")]:
+        for name in audits[0][kind] if audits else ():
+            row[prefix + name] = float(np.mean([audit[kind][name] for audit in audits if name in audit[kind]]))
+    return row
+
+
+def _n_classes(model):
+    """Return how many classes the model's type head has (2 where it has none)."""
+    return model.spec["n_classes"] or 2
+
+
+def _logit(p):
+    """Return log(p / (1 - p)), p kept away from 0 and 1."""
+    p = np.clip(p, 1e-3, 1 - 1e-3)
+    return np.log(p / (1 - p))

@@ -1,0 +1,141 @@
+"""The losses: four for localisation, one for reconstruction."""
+
+import torch
+from torch.nn import functional
+
+from moola_lib.labels.targets import COUNTDOWN_CLIP_BARS
+from moola_lib.models.jade import TASKS
+
+POINTER_DELTA = 0.08
+COUNTDOWN_DELTA = 1.0
+
+
+def task_losses(outputs, batch, *, countdown_unit="scaled", focal_gamma=0.0, class_weights=None, pos_weight=None):
+    """Return the raw loss of every head, in the order of TASKS.
+
+    Parameters
+    ----------
+    outputs : dict of Tensor
+        A model's outputs; heads that are switched off are absent.
+    batch : dict of Tensor
+        `is_valid` (batch, time) bool; `has_expansion` (batch,) bool; `type`
+        (batch,) int64; `pointers` (batch, 2), `inside` (batch, time) and
+        `countdown` (batch, time, bars) float32.
+    countdown_unit : {"scaled", "bars"}
+        Huber on countdown / 20, or on bars.
+    focal_gamma : float
+        0 is plain cross-entropy.
+    class_weights : Tensor (n_classes,), optional
+    pos_weight : float, optional
+        Weight of bars inside an expansion.
+
+    Returns
+    -------
+    dict of Tensor ()
+        `type` cross-entropy, `pointers` Huber (delta 0.08), `inside` binary
+        cross-entropy, `countdown` Huber (delta 1). Bars that are not valid and
+        windows without an expansion are left out where they have no target.
+    """
+    has, is_valid = batch["has_expansion"], batch["is_valid"]
+    losses = {}
+    if "type_logits" in outputs:
+        logits = outputs["type_logits"]
+        is_known = has | (logits.shape[1] > 2)  # with a third class, "none" is an answer
+        losses["type"] = focal_loss(logits[is_known], batch["type"][is_known], focal_gamma, class_weights)
+    if "pointers" in outputs:
+        error = functional.huber_loss(outputs["pointers"], batch["pointers"], reduction="none", delta=POINTER_DELTA)
+        losses["pointers"] = _mean_where(error, has[:, None].expand_as(error))
+    if "inside_logits" in outputs:
+        weight = None if pos_weight is None else outputs["inside_logits"].new_tensor(pos_weight)
+        error = functional.binary_cross_entropy_with_logits(
+            outputs["inside_logits"], batch["inside"], reduction="none", pos_weight=weight
+        )
+        losses["inside"] = _mean_where(error, is_valid)
+    if "countdown" in outputs:
+        predicted, target = outputs["countdown"], batch["countdown"] / COUNTDOWN_CLIP_BARS
+        if countdown_unit == "bars":
+            predicted, target = predicted * COUNTDOWN_CLIP_BARS, batch["countdown"]
+        error = functional.huber_loss(predicted, target, reduction="none", delta=COUNTDOWN_DELTA)
+        losses["countdown"] = _mean_where(error, is_valid & has[:, None])
+    return {task: losses[task] for task in TASKS if task in losses}
+
+
+def focal_loss(logits, target, gamma=2.0, class_weights=None):
+    """Cross-entropy, each row weighted by (1 - p of its class) ** gamma.
+
+    Parameters
+    ----------
+    logits : Tensor (batch, n_classes), float32
+    target : Tensor (batch,), int64
+    gamma : float
+        0 gives plain cross-entropy.
+    class_weights : Tensor (n_classes,), optional
+        The mean is weighted, as in `torch.nn.functional.cross_entropy`.
+
+    Returns
+    -------
+    Tensor (). 0 for an empty batch.
+
+    Notes
+    -----
+    Lin et al. 2017, arXiv:1708.02002.
+    """
+    if len(target) == 0:
+        return logits.sum() * 0.0
+    log_p = functional.log_softmax(logits, dim=1).gather(1, target[:, None]).squeeze(1)
+    weights = torch.ones_like(log_p) if class_weights is None else class_weights.to(logits)[target]
+    return (-weights * (1 - log_p.exp()) ** gamma * log_p).sum() / weights.sum()
+
+
+def masked_huber(predicted, target, is_masked, *, scale=None, delta=1.0):
+    """Huber loss over hidden bars only.
+
+    Parameters
+    ----------
+    predicted, target : Tensor (batch, time, feature), float32
+        Feature units of the set's table; the target is the clean value.
+    is_masked : Tensor (batch, time), bool
+        True where the encoder's input was hidden (and the bar is valid).
+    scale : Tensor (feature,), optional
+        Divides the error, so that features of any spread count alike.
+    delta : float
+
+    Returns
+    -------
+    Tensor (), mean over hidden bars and features.
+
+    Raises
+    ------
+    ValueError
+        Shapes disagree, or nothing is masked.
+
+    Notes
+    -----
+    He et al. 2021, arXiv:2111.06377. Differs: masks time steps, not patches.
+    """
+    if predicted.shape != target.shape or is_masked.shape != target.shape[:2]:
+        raise ValueError(
+            f"shapes disagree: predicted {tuple(predicted.shape)}, target {tuple(target.shape)}, "
+            f"mask {tuple(is_masked.shape)}"
+        )
+    if not is_masked.any():
+        raise ValueError("nothing is masked; there is no loss")
+    predicted, target = predicted[is_masked], target[is_masked]
+    if scale is not None:
+        predicted, target = predicted / scale, target / scale
+    return functional.huber_loss(predicted, target, delta=delta)
+
+
+def sigma_loss(loss, log_sigma):
+    """Return loss / (2 σ²) + log σ, which is ½ + ½ ln(loss) at its optimum: not a scale.
+
+    Parameters
+    ----------
+    loss, log_sigma : Tensor (), float32
+    """
+    return loss * torch.exp(-2 * log_sigma) / 2 + log_sigma
+
+
+def _mean_where(values, is_counted):
+    """Return the mean of `values` where `is_counted`; 0 (with a graph) where nothing counts."""
+    return (values * is_counted).sum() / is_counted.sum().clamp(min=1)

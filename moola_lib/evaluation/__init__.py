@@ -1,0 +1,1 @@
+"""Metrics beside their baselines and intervals, cross-validation, reconstruction skill, gates."""

@@ -1,0 +1,214 @@
+"""Fit arms fold by fold and assemble their out-of-fold answers."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from moola_lib.evaluation.baselines import atr_baseline, coin_flip_baseline, constant_baseline, majority_baseline
+from moola_lib.evaluation.metrics import Prediction, best_threshold, decode_spans
+from moola_lib.learning.checkpoints import Checkpoints
+from moola_lib.learning.finetune import finetune
+from moola_lib.learning.predict import predict_windows
+from moola_lib.models import build_model
+from moola_lib.models.weights import load_encoder
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train: which encoder to start from, and for how long each phase.
+
+    Attributes
+    ----------
+    name : str
+    model : str
+        A key of MODELS.
+    options : dict
+        The model's options.
+    encoder : Path or None
+        Pre-trained weights; None starts at random.
+    settings : FinetuneSettings
+    """
+
+    name: str
+    model: str
+    settings: object
+    options: dict = field(default_factory=dict)
+    encoder: object = None
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What one fold of one arm gave.
+
+    Attributes
+    ----------
+    history : list of dict
+    outputs : dict of ndarray
+        The model's outputs on the test windows.
+    inside_threshold : float
+        Chosen on the training windows.
+    transfer : dict or None
+        What `load_encoder` reported.
+    """
+
+    history: list
+    outputs: dict
+    inside_threshold: float
+    transfer: dict | None
+
+
+def run_fold(
+    arm, gather, windows, fold, *, features, validation_frac=0.15, seed=17, folder=None, resume=False, on_epoch=None
+):
+    """Train one arm on one fold and answer its test windows.
+
+    Parameters
+    ----------
+    arm : Arm
+    gather : WindowGatherer
+    windows : LabelledWindows
+    fold : Fold
+    features : dict
+        `set_id` and `names`, checked against the encoder's card.
+    validation_frac : float
+        Share of the training windows, the latest days, held out to choose the
+        epoch; 0 trains to the last epoch.
+    seed : int
+        Of the model's initial weights and of training.
+    folder : Path, optional
+        Where checkpoints go.
+    resume : bool
+    on_epoch : callable(dict), optional
+
+    Returns
+    -------
+    FoldResult
+    """
+    train = windows.take(fold.train)
+    train, validation = hold_out(train, validation_frac)
+    torch.manual_seed(seed)
+    model = build_model(arm.model, n_features=gather.n_features, n_classes=2, **arm.options).to(gather.device)
+    transfer = load_encoder(model, arm.encoder, features=features) if arm.encoder is not None else None
+    history = finetune(
+        model,
+        gather,
+        train,
+        replace(arm.settings, seed=seed),
+        validation=validation,
+        checkpoints=Checkpoints(folder, top_k=1) if folder is not None else None,
+        resume=resume,
+        on_epoch=on_epoch,
+    )
+    outputs = predict_windows(model, gather, windows.place[fold.test])
+    threshold = 0.5
+    if "inside_probability" in outputs:
+        own = predict_windows(model, gather, train.place)
+        threshold = best_threshold(own["inside_probability"], train.targets()["inside"] > 0.5, own["is_valid"])
+    return FoldResult(history, outputs, threshold, transfer)
+
+
+def hold_out(train, frac):
+    """Split training windows into (fit, held out): the latest whole days, at least one, at most half.
+
+    Parameters
+    ----------
+    train : LabelledWindows
+        In time order.
+    frac : float
+        0 holds nothing out and returns (train, None).
+    """
+    if frac <= 0:
+        return train, None
+    days = np.unique(train.day)
+    wanted = max(round(frac * len(train)), 1)
+    for count in range(1, max(len(days) // 2, 1) + 1):
+        is_held = np.isin(train.day, days[-count:])
+        if is_held.sum() >= wanted:
+            break
+    return train.take(~is_held), train.take(is_held)
+
+
+def assemble(results, folds, n, *, decoder="inside"):
+    """Put the folds' answers back in the windows' order.
+
+    Parameters
+    ----------
+    results : list of FoldResult
+    folds : list of Fold
+    n : int
+        Number of windows.
+    decoder : str
+        See `metrics.decode_spans`.
+
+    Returns
+    -------
+    (Prediction, dict of ndarray)
+        Decoded answers, and the raw outputs.
+    """
+    outputs, is_inside = {}, None
+    for result, fold in zip(results, folds, strict=True):
+        for name, value in result.outputs.items():
+            outputs.setdefault(name, np.zeros((n, *value.shape[1:]), value.dtype))[fold.test] = value
+        if "inside_probability" in result.outputs:
+            if is_inside is None:
+                is_inside = np.zeros((n, result.outputs["inside_probability"].shape[1]), bool)
+            is_inside[fold.test] = result.outputs["inside_probability"] >= result.inside_threshold
+    start = end = None
+    if "inside_probability" in outputs or "centre" in outputs:
+        start, end = decode_spans(outputs, decoder)
+    prediction = Prediction(
+        start=start,
+        end=end,
+        countdown=outputs.get("countdown"),
+        inside_probability=outputs.get("inside_probability"),
+        is_inside=is_inside,
+        type_probability=outputs.get("type_probability"),
+    )
+    return prediction, outputs
+
+
+def cross_fit_baselines(windows, folds, frame, starts, *, seed=17):
+    """Return every baseline's out-of-fold answers, dict of name to Prediction.
+
+    Parameters
+    ----------
+    windows : LabelledWindows
+    folds : list of Fold
+    frame : DataFrame
+        Bars whose positions the windows' places are.
+    starts : ndarray (n_segments,), int64
+    seed : int
+    """
+    makers = {
+        "constant": constant_baseline,
+        "ATR rule": lambda train, test: atr_baseline(train, test, frame, starts),
+        "majority": majority_baseline,
+        "coin flip": lambda train, test: coin_flip_baseline(train, test, seed=seed),
+    }
+    answers = {}
+    for name, make in makers.items():
+        parts = [make(windows.take(fold.train), windows.take(fold.test)) for fold in folds]
+        answers[name] = Prediction(
+            **{column: _gather_column(parts, folds, column, len(windows)) for column in Prediction.__dataclass_fields__}
+        )
+    return answers
+
+
+def fold_spread(values):
+    """Return mean and standard deviation (n - 1) of per-fold figures, NaN left out."""
+    values = np.asarray([value for value in values if np.isfinite(value)], np.float64)
+    if len(values) < 2:
+        return float(values.mean()) if len(values) else np.nan, np.nan
+    return float(values.mean()), float(values.std(ddof=1))
+
+
+def _gather_column(parts, folds, column, n):
+    """Put one column of the folds' predictions in the windows' order."""
+    first = getattr(parts[0], column)
+    if first is None:
+        return None
+    out = np.zeros((n, *np.shape(first)[1:]), np.asarray(first).dtype)
+    for part, fold in zip(parts, folds, strict=True):
+        out[fold.test] = getattr(part, column)
+    return out

@@ -1,0 +1,1 @@
+"""Figures: a frame or arrays in, a plotly figure out. Nothing is computed here."""

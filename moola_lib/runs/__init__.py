@@ -1,0 +1,1 @@
+"""Run notebooks, keep their records, render their reports. Knows no science."""

@@ -1,0 +1,155 @@
+"""The notebooks' parameters: names, types, ranges, units and quick defaults, in one place.
+
+The defaults are the quick scale: simulated bars, two CPU cores, about a minute
+a notebook. Each notebook's parameters cell repeats them (a test compares), and
+`params/<profile>/<stem>.yaml` holds only what differs.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from moola_lib.features.sets import FEATURE_SETS
+from moola_lib.learning import STRATEGIES
+
+PARAMETERS = {
+    "01_feature_validation": "moola_lib.runs.parameters:FeatureValidation",
+    "02_label_generation": "moola_lib.runs.parameters:LabelGeneration",
+    "03_pretraining": "moola_lib.runs.parameters:Pretraining",
+    "04_fine_tuning": "moola_lib.runs.parameters:FineTuning",
+    "05_loss_balance": "moola_lib.runs.parameters:LossBalance",
+}
+
+IS_PATH = {"path": True}  # relative paths count from the caller's folder
+
+FeatureSetName = Literal[tuple(FEATURE_SETS)]
+StrategyName = Literal[tuple(STRATEGIES)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+
+
+class NotebookParameters(BaseModel):
+    """What every notebook has."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    seed: int = Field(17, ge=0, description="random seed; equal seeds give equal numbers on CPU")
+    upstream_run: str | None = Field(None, description="run id to take inputs from; null: the newest finished one")
+
+
+class Compute(BaseModel):
+    """Where to train."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
+    n_threads: int = Field(2, ge=1, le=128, description="CPU threads of one operation")
+
+
+class FeatureValidation(NotebookParameters):
+    """01: can these bars and features be trusted?"""
+
+    bars: str | None = Field(
+        None, description="parquet or CSV with one-minute bars; null: simulate", json_schema_extra=IS_PATH
+    )
+    bars_tz: str | None = Field(None, description="zone of naive stamps, for example America/Chicago")
+    bars_stamp: Literal["start", "end"] | None = Field(None, description="what the stamps mark; null: start")
+    symbol: str | None = Field(None, description="which symbol to read, where the file holds several or none")
+    drop_budget: float = Field(0.005, ge=0, le=0.5, description="share of rows that may be dropped (fraction)")
+    max_gap_minutes: float = Field(5.0, ge=1, le=60, description="longest gap inside a segment (minutes)")
+    n_sessions: int = Field(60, ge=2, le=5000, description="simulated sessions (1,380 bars each)")
+    strength: float = Field(2.0, ge=1, le=10, description="simulated volatility ratio inside an expansion")
+    drift: float = Field(0.5, ge=0, le=3, description="simulated drift inside (volatilities per bar)")
+    feature_set: FeatureSetName = Field("relativity11", description="columns of the feature table")
+    zigzag: Literal["primary", "legacy"] = Field("primary", description="swing rule of relativity11")
+    zigzag_k: float = Field(3.0, gt=0, le=20, description="retracement that confirms a swing (ATRs)")
+    extra_columns: list[Literal["consol_proxy", "position"]] = Field(
+        [], description="further columns; position is a leak in waiting, see the notebook"
+    )
+    n_checks: int = Field(20, ge=2, le=1000, description="random bars at which causality is checked")
+
+
+class LabelGeneration(NotebookParameters):
+    """02: what exactly is an expansion here, and how good are our labels?"""
+
+    labels: str | None = Field(
+        None,
+        description="parquet with labels; null: planted ones, or proposals on real bars",
+        json_schema_extra=IS_PATH,
+    )
+    n_labels: int = Field(174, ge=10, le=100_000, description="windows to label where no table is given")
+    label_sessions: int = Field(30, ge=1, le=5000, description="last sessions that labels are drawn from")
+    min_move_atr: float = Field(3.0, gt=0, le=50, description="net move of a proposed surge (ATRs)")
+    min_efficiency: float = Field(0.6, gt=0, le=1, description="net move over path travelled")
+    min_bars: int = Field(5, ge=2, le=104, description="shortest proposed surge (bars)")
+    max_bars: int = Field(30, ge=2, le=104, description="longest proposed surge (bars)")
+    min_counter_atr: float = Field(1.0, ge=0, le=50, description="counter-move that makes a retracement (ATRs)")
+
+
+class Pretraining(NotebookParameters, Compute):
+    """03: does the encoder learn more than interpolation would give?"""
+
+    hidden_size: int = Field(64, ge=4, le=1024, description="LSTM units per direction")
+    n_layers: int = Field(2, ge=1, le=8, description="LSTM layers")
+    dropout: float = Field(0.2, ge=0, lt=1, description="between LSTM layers")
+    stride_bars: int = Field(26, ge=1, le=105, description="step between training windows (bars)")
+    max_samples: int | None = Field(None, ge=8, description="most windows to use; null: all")
+    windows_per_epoch: int | None = Field(None, ge=8, description="windows drawn for each epoch; null: all")
+    n_epochs: int = Field(16, ge=1, le=1000, description="epochs")
+    batch_size: int = Field(32, ge=1, le=65_536, description="windows per step")
+    learning_rate: Rate = Field(2e-3, description="peak rate, after warm-up")
+    final_learning_rate: Rate = Field(1e-4, description="rate of the last step")
+    warmup_frac: Fraction = Field(0.25, description="share of steps with a rising rate")
+    weight_decay: float = Field(1e-2, ge=0, le=1, description="AdamW")
+    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
+    mask: Literal["single", "span"] = Field("span", description="hide single bars, or runs of them")
+    mask_ratio: float = Field(0.3, gt=0, lt=1, description="share of bars hidden")
+    mask_span_bars: float = Field(10.0, ge=1, le=60, description="mean length of a hidden run (bars)")
+    jitter: float = Field(0.03, ge=0, le=1, description="noise on training inputs (sd, feature units)")
+    patience_epochs: int = Field(10, ge=1, description="epochs without improvement before stopping")
+    split_fractions: tuple[float, float, float] = Field(
+        (0.70, 0.15, 0.15), description="train, validation, test by time"
+    )
+    split_dates: tuple[str, str] | None = Field(None, description="last day of train and of validation, instead")
+    embargo_bars: int = Field(105, ge=105, le=100_000, description="bars left out between parts")
+    top_k: int = Field(2, ge=1, le=100, description="best checkpoints kept")
+
+
+class FineTuning(NotebookParameters, Compute):
+    """04: does it find expansions better than every simple baseline, and does pre-training help?"""
+
+    model: Literal["jade"] = Field("jade", description="the model that takes a pre-trained encoder")
+    dropout: float = Field(0.2, ge=0, lt=1, description="between LSTM layers")
+    head_dropout: float = Field(0.2, ge=0, lt=1, description="before the heads")
+    n_folds: int = Field(5, ge=2, le=50, description="cross-validation folds, whole trading days each")
+    max_samples: int | None = Field(None, ge=20, description="most labelled windows to use; null: all")
+    n_frozen_epochs: int = Field(10, ge=0, le=1000, description="phase 1: encoder frozen")
+    n_unfrozen_epochs: int = Field(20, ge=0, le=1000, description="phase 2: all parameters")
+    n_pointer_epochs: int = Field(0, ge=0, le=1000, description="first epochs on the pointers alone")
+    frozen_learning_rate: Rate = Field(5e-3, description="phase 1")
+    unfrozen_learning_rate: Rate = Field(2e-3, description="phase 2")
+    batch_size: int = Field(8, ge=1, le=65_536, description="windows per step")
+    weight_decay: float = Field(1e-4, ge=0, le=1, description="AdamW")
+    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
+    balance: StrategyName = Field("log", description="how the tasks' losses are combined")
+    countdown_unit: Literal["scaled", "bars"] = Field("scaled", description="countdown loss on /20, or on bars")
+    focal_gamma: float = Field(0.0, ge=0, le=10, description="focal loss of the state; 0: cross-entropy")
+    is_class_balanced: bool = Field(True, description="draw windows with weight 1 / class count")
+    time_warp_probability: Fraction = Field(0.0, description="off by default")
+    validation_frac: float = Field(0.15, ge=0, le=0.5, description="of a training fold, to choose the epoch")
+    decoder: Literal["inside", "pointers", "countdown"] = Field("inside", description="what spans are read from")
+    n_bootstrap: int = Field(500, ge=100, le=100_000, description="resamples of days for intervals")
+
+
+class LossBalance(NotebookParameters, Compute):
+    """05: does every task get to teach the encoder?"""
+
+    strategies: list[StrategyName] = Field(list(STRATEGIES), min_length=1, description="strategies to compare")
+    dropout: float = Field(0.2, ge=0, lt=1, description="between LSTM layers")
+    head_dropout: float = Field(0.2, ge=0, lt=1, description="before the heads")
+    max_samples: int | None = Field(None, ge=20, description="most labelled windows to use; null: all")
+    n_epochs: int = Field(12, ge=1, le=1000, description="epochs per strategy, encoder unfrozen")
+    batch_size: int = Field(8, ge=1, le=65_536, description="windows per step")
+    learning_rate: Rate = Field(2e-3, description="of every strategy")
+    sigma_rate_factor: float = Field(1.0, gt=0, le=1000, description="rate of log sigma, relative")
+    audit_every: int = Field(4, ge=1, description="steps between measurements of gradients")
+    test_frac: float = Field(0.25, gt=0, lt=1, description="latest days held out to score strategies")
+    n_bootstrap: int = Field(500, ge=100, le=100_000, description="resamples of days for intervals")

@@ -1,0 +1,130 @@
+"""`run.json`: what a run was, what it was run with, and how it ended."""
+
+import contextlib
+import datetime
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+import filelock
+
+from moola_lib.errors import UserError
+from moola_lib.files import read_json, write_json
+from moola_lib.runs.project import artifacts_folder, reports_folder
+
+# The packages whose version can change a number or a page of a report.
+KEY_PACKAGES = (
+    "numpy", "pandas", "pyarrow", "numba", "torch", "scikit-learn", "safetensors",
+    "plotly", "pydantic", "papermill", "nbclient", "nbconvert", "ipykernel",
+)  # fmt: skip
+
+
+def utc_now():
+    """Return the current time as text: UTC, to the second, ISO 8601 with a `Z`."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def default_run_id(profile):
+    """Return a run id from the UTC time and the profile: `20261120-031500-quick`."""
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+    return f"{stamp}-{profile}"
+
+
+def package_versions():
+    """Return the versions of Python, the platform and the key packages installed."""
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in ("moola", *KEY_PACKAGES):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def git_state(root):
+    """Return `{"commit": str, "is_dirty": bool}` of `root`, or nulls outside git."""
+
+    def ask(*words):
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        commit = ask("rev-parse", "HEAD")
+        return {"commit": commit, "is_dirty": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "is_dirty": None}
+
+
+def write_run(root, record):
+    """Write a run's record to `reports/<run_id>/run.json`, atomically."""
+    write_json(reports_folder(root, record["run_id"]) / "run.json", record)
+
+
+def read_run(root, run_id):
+    """Read a run's record.
+
+    Raises
+    ------
+    UserError
+        It is missing, damaged, or not a run's record.
+    """
+    path = reports_folder(root, run_id) / "run.json"
+    record = read_json(path)
+    needed = {"run_id": str, "status": str, "started_at": str, "stems": list, "notebooks": dict}
+    if not isinstance(record, dict) or not all(isinstance(record.get(key), kind) for key, kind in needed.items()):
+        raise UserError(f"{path} is not the record of a run")
+    return record
+
+
+def list_runs(root):
+    """Return every run's record, newest first, and one sentence per damaged one."""
+    records, damaged = [], []
+    for path in sorted((root / "reports").glob("*/run.json")):
+        try:
+            record = read_run(root, path.parent.name)
+        except UserError as error:
+            damaged.append(str(error))
+            continue
+        if record["status"] == "running" and not is_held(path.parent):
+            record["status"] = "lost"  # its process was killed before it could say so
+        records.append(record)
+    return sorted(records, key=lambda r: r["started_at"], reverse=True), damaged
+
+
+def is_held(folder):
+    """Return whether a living process holds the lock of `folder`."""
+    path = Path(folder) / ".lock"
+    if not path.exists():
+        return False
+    lock = filelock.FileLock(path, timeout=0)
+    try:
+        with lock:
+            return False
+    except (filelock.Timeout, OSError):
+        return True
+
+
+def notebook_record(root, run_id, stem):
+    """Return the `record.json` a notebook left, or None if it did not finish."""
+    try:
+        record = read_json(artifacts_folder(root, run_id, stem) / "record.json")
+    except UserError:
+        return None
+    is_finished = isinstance(record, dict) and record.get("status") == "finished"
+    return record if is_finished else None
+
+
+def add_notebook_records(root, record):
+    """Fill a run's `data`, `seed`, `gates`, `artifacts` from its finished notebooks."""
+    record.update(data={}, seed=None, gates=[], artifacts=[])
+    for stem in record["stems"]:
+        if record["notebooks"][stem]["status"] != "finished":
+            continue
+        own = notebook_record(root, record["run_id"], stem)
+        if own is None:
+            continue  # a notebook that keeps no record is still a finished notebook
+        record["data"].update(own.get("data") or {})
+        record["seed"] = own.get("seed") if record["seed"] is None else record["seed"]
+        record["gates"] += [{"notebook": stem, **gate} for gate in own.get("gates") or []]
+        folder = artifacts_folder(root, record["run_id"], stem).relative_to(root)
+        record["artifacts"] += [{**item, "path": str(folder / item["path"])} for item in own.get("artifacts") or []]

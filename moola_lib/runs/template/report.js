@@ -1,0 +1,68 @@
+// Draw the page's plotly figures from the JSON beside them, in the page's own colours.
+(() => {
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const narrow = matchMedia("(max-width: 600px)");
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+  // What the page decides about a figure: no paper of its own, text and grid that can be read.
+  function pageLayout(layout, plainArrows) {
+    const ink = colour("--ink"), grid = colour("--grid"), line = colour("--line");
+    const change = {
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", "font.color": ink,
+      "font.family": getComputedStyle(document.body).fontFamily,
+      "legend.bgcolor": "rgba(0,0,0,0)", "hoverlabel.bgcolor": colour("--panel"),
+      "hoverlabel.font.color": ink, "hoverlabel.bordercolor": line,
+      "modebar.bgcolor": "rgba(0,0,0,0)", "modebar.color": colour("--soft"), "modebar.activecolor": ink,
+    };
+    for (const axis of Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key))) {
+      Object.assign(change, {
+        [`${axis}.gridcolor`]: grid, [`${axis}.zerolinecolor`]: line, [`${axis}.linecolor`]: line,
+        [`${axis}.tickcolor`]: line,
+      });
+    }
+    for (const index of plainArrows) change[`annotations[${index}].arrowcolor`] = colour("--soft");
+    if (narrow.matches) {
+      Object.assign(change, {
+        "legend.orientation": "h", "legend.x": 0, "legend.xanchor": "left",
+        "legend.yref": "container", "legend.y": 0, "legend.yanchor": "bottom",
+        "font.size": 11, "margin.l": 44, "margin.r": 12,
+      });
+    }
+    return change;
+  }
+
+  async function draw(element) {
+    if (!window.Plotly) {
+      element.classList.add("missing");
+      element.textContent = "This figure needs assets/plotly.min.js beside the reports.";
+      return;
+    }
+    const figure = JSON.parse(element.querySelector("script").textContent);
+    const layout = figure.layout || {};
+    layout.autosize = true;
+    delete layout.width; // the column decides
+    // Plotly's own margins are made for a screen of their own.
+    layout.margin ??= { l: 60, r: 24, t: layout.title ? 64 : 24, b: 56 };
+    if (layout.height) element.style.minHeight = `${layout.height}px`;
+    const plainArrows = (layout.annotations || []).flatMap((a, i) => (a.arrowcolor ? [] : [i]));
+    const plot = document.createElement("div");
+    element.append(plot);
+    const config = {
+      ...figure.config, responsive: true, displaylogo: false,
+      displayModeBar: narrow.matches ? false : "hover", showLink: false, plotlyServerURL: "",
+    };
+    await Plotly.newPlot(plot, figure.data, layout, config);
+    if (figure.frames && figure.frames.length) await Plotly.addFrames(plot, figure.frames);
+    const recolour = () => Plotly.relayout(plot, pageLayout(plot._fullLayout, plainArrows));
+    dark.addEventListener("change", recolour);
+    await recolour();
+  }
+
+  (async () => {
+    for (const element of document.querySelectorAll(".figure")) {
+      await draw(element);
+      await new Promise((resume) => setTimeout(resume)); // let the page scroll meanwhile
+    }
+    document.documentElement.dataset.figures = "drawn";
+  })();
+})();

@@ -1,0 +1,114 @@
+"""The front door: instant help, and bad input in one sentence with exit code 2."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toy_project import MODELS, build_project
+
+import moola_lib
+from moola_lib.cli import main
+from moola_lib.errors import UserError
+from moola_lib.runs.project import find_root, notebook_stems, resolve_stem
+from moola_lib.runs.terminal import RunDisplay, print_gates
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    build_project(tmp_path)
+    monkeypatch.setenv("MOOLA_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_help_is_instant_and_imports_nothing_heavy():
+    heavy = ["pydantic", "rich", "pandas", "papermill", "numpy", "yaml", "nbformat", "torch"]
+    code = (
+        "import sys, moola_lib.cli\n"
+        "try:\n    moola_lib.cli.main(['--help'])\n"
+        f"finally:\n    print([m for m in {heavy} if m in sys.modules], file=sys.stderr)"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=Path(moola_lib.__file__).parents[1],
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0 and "doctor" in done.stdout
+    assert done.stderr.strip() == "[]"
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"moola {moola_lib.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["3"], "there is no notebook '3' (known: 01_first, 02_second)"),
+        (["01_frist"], "did you mean 01_first?"),
+        (["-f", "absent.yaml"], "cannot read absent.yaml"),
+        (["-p", "sede", "1"], "'sede' is not a parameter of any of the notebooks; did you mean"),
+        (["1", "-p", "mode", "ok"], "'mode' is not a parameter of 01_first"),
+        (["-p", "mode", "rais"], "-p: mode = 'rais' is not allowed: give one of ok, raise"),
+        (["-p", "n_epochs", "1e9"], "n_epochs = '1e9' is not allowed: give a whole number at"),
+        (["--run-id", "../x"], "run id '../x' is not allowed"),
+        (["--resume"], "--resume needs --run-id"),
+    ],
+)
+def test_bad_input_is_one_sentence_before_any_kernel(root, capsys, words, sentence):
+    assert main(["run", *words], models=MODELS) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("moola: ") and sentence in captured.err
+    assert captured.err.count("\n") == 1 and captured.out == ""
+    assert not (root / "reports").exists()
+
+
+def test_unwritable_reports_folder(root, capsys):
+    (root / "reports").write_text("a file in the way")
+    assert main(["run", "1"], models=MODELS) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_index_of_an_empty_project(root, capsys):
+    assert main(["index"]) == 0
+    path = Path(capsys.readouterr().out.strip())
+    assert path == root / "reports" / "index.html"
+    assert "No runs yet" in path.read_text()
+
+
+def test_the_root_and_its_notebooks(root, monkeypatch, tmp_path):
+    assert find_root() == root
+    assert notebook_stems(root) == ["01_first", "02_second"]
+    for text in ("2", "02", "02_second", "second", "notebooks/02_second.ipynb"):
+        assert resolve_stem(text, root) == "02_second"
+    monkeypatch.setenv("MOOLA_HOME", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="holds no notebooks"):
+        find_root()
+    monkeypatch.delenv("MOOLA_HOME")
+    (root / "moola_lib").mkdir()
+    assert find_root(root / "notebooks") == root
+
+
+def test_gates_and_progress_in_a_pipe(capsys):
+    gate = {"notebook": "04_x", "name": "[bold]skill", "value": -0.03125, "low": -0.1}
+    print_gates([{**gate, "high": 0.05, "target": "above 0", "baseline": None, "verdict": "FAIL"}])
+    table = capsys.readouterr().out
+    assert "[bold]skill" in table and "-0.1 to 0.05" in table and "FAIL" in table
+    place = {"stem": "04_x", "number": 4, "total": 5}
+    with RunDisplay() as display:
+        display.show({"kind": "started", **place})
+        for epoch in range(100):  # far less than ten seconds: no line each
+            display.show({"kind": "epoch", "row": {"epoch": epoch}, **place})
+        display.show({"kind": "ended", "status": "failed", "seconds": 61, **place})
+    assert capsys.readouterr().out.splitlines() == [
+        "4/5 04_x started",
+        "✗ 4/5 04_x failed in 1:01",
+    ]

@@ -1,0 +1,197 @@
+"""The engine: what is on disk after a run that finished, failed, died, was stopped or resumed."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from toy_project import MODELS, build_project
+
+from moola_lib.cli import main
+from moola_lib.errors import UserError
+from moola_lib.files import lock_folder, read_json
+from moola_lib.runs import execution
+from moola_lib.runs.engine import run_notebooks
+from moola_lib.runs.index import build_index, gates_passed
+from moola_lib.runs.record import list_runs
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A project whose folder name would confuse papermill's path formatting."""
+    root = tmp_path_factory.mktemp("project {x}")
+    build_project(root)
+    here = Path(__file__).resolve().parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOOLA_HOME", str(root))
+        patch.setenv("PYTHONPATH", f"{here}{os.pathsep}{here.parent}")
+        patch.delenv("MOOLA_RUN_ID", raising=False)
+        yield root
+
+
+def run(*words):
+    return main(["run", *words], models=MODELS)
+
+
+@pytest.fixture(scope="module")
+def good(root):
+    """A finished chain; its one failed gate makes `--strict` exit 3."""
+    assert run("--run-id", "good", "-p", "n_epochs", "3", "--strict") == 3
+    return root / "reports" / "good"
+
+
+def test_a_finished_run_leaves_its_record_pages_and_log(root, good):
+    record = read_json(good / "run.json")
+    assert record["status"] == "finished" and record["error"] is None
+    assert record["stems"] == ["01_first", "02_second"]
+    assert record["given_parameters"]["02_second"] == {"n_epochs": 3}
+    assert record["parameters"]["02_second"]["mode"] == "ok"
+    assert [g["verdict"] for g in record["gates"]] == ["PASS", "FAIL"]
+    assert [g["notebook"] for g in record["gates"]] == ["01_first", "02_second"]
+    assert record["data"]["fingerprint"] == "abcdef0123456789"
+    assert record["seed"] == 7
+    assert set(record["timings"]) == {"01_first", "02_second"}
+    assert "data/artifacts/good/01_first/table" in [a["path"] for a in record["artifacts"]]
+    assert "papermill" in record["versions"] and set(record["git"]) == {"commit", "is_dirty"}
+    assert "epoch 3/3" in (good / "run.log").read_text()
+    own = read_json(root / "data/artifacts/good/02_second/record.json")
+    assert own["upstream_runs"] == {"01_first": "good"}
+    assert not (good / ".lock").exists()
+    for stem in record["stems"]:
+        saved = (good / f"{stem}.ipynb").read_text()
+        assert str(root) not in json.dumps(json.loads(saved)["metadata"])
+        assert "02_second.html" in (good / "01_first.html").read_text()
+
+
+def test_the_same_run_id_is_refused_and_resume_skips(root, good, capsys):
+    before = (good / "02_second.ipynb").stat().st_mtime_ns
+    assert run("--run-id", "good") == 2
+    assert "run 'good' exists already" in capsys.readouterr().err
+    assert run("--run-id", "good", "--resume") == 0
+    assert capsys.readouterr().out.count("was finished already") == 2
+    assert (good / "02_second.ipynb").stat().st_mtime_ns == before
+    assert run("--run-id", "good", "--resume", "-p", "seed", "8") == 2
+    assert "finished 01_first with another seed, n_epochs" in capsys.readouterr().err
+    assert run("--run-id", "absent", "--resume") == 2
+    assert run("--resume") == 2
+
+
+def test_a_failing_notebook_is_kept_named_and_can_be_resumed(root, good, capsys):
+    assert run("2", "--run-id", "bad", "-p", "mode", "raise") == 1
+    sentence = capsys.readouterr().err
+    assert "02_second stopped at cell 7 (`# the cell that fails`): ValueError: a red" in sentence
+    assert "reports/bad/run.log" in sentence and "Traceback" not in sentence
+    record = read_json(root / "reports/bad/run.json")
+    assert record["status"] == "failed"
+    assert (record["error"]["stem"], record["error"]["cell"]) == ("02_second", 7)
+    page = (root / "reports/bad/02_second.html").read_text()
+    assert "Stopped at cell 7" in page and "&lt;b&gt;mistake" in page
+    assert "<b>mistake" not in page and "\x1b" not in page
+    cells = read_json(root / "reports/bad/02_second.ipynb")["cells"]
+    assert len(cells) == 9  # the source's eight and the injected one: no banner of papermill's
+    assert "Traceback" in (root / "reports/bad/run.log").read_text()
+    assert run("2", "--run-id", "bad", "--resume", "-p", "mode", "ok") == 0
+    assert read_json(root / "reports/bad/run.json")["status"] == "finished"
+
+
+def test_a_users_mistake_inside_a_notebook_is_just_its_sentence(root, good, capsys):
+    assert run("02_second", "--run-id", "user", "-p", "mode", "user") == 2
+    sentence = capsys.readouterr().err.strip()
+    assert sentence == "moola: bars.parquet does not exist (02_second, cell 7)"
+
+
+def test_a_killed_kernel_is_reported_as_such(root, good, capsys):
+    assert run("02", "--run-id", "killed", "-p", "mode", "kill") == 1
+    assert "cell 7 (`# the cell that fails`): DeadKernelError" in capsys.readouterr().err
+    assert read_json(root / "reports/killed/run.json")["status"] == "failed"
+    assert "failed" in (root / "reports/killed/02_second.html").read_text()
+    assert "the kernel died" in (root / "reports/killed/run.log").read_text()
+
+
+def test_sigterm_stops_the_kernel_and_is_recorded(root, good):
+    seen = []
+
+    def stop_at_first_epoch(event):
+        seen.append(event["kind"])
+        if event["kind"] == "epoch" and seen.count("epoch") == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    result = run_notebooks(
+        ["02_second"],
+        {"02_second": {"mode": "sleep"}},
+        root=root,
+        run_id="stopped",
+        on_event=stop_at_first_epoch,
+    )
+    assert result.exit_code == 130
+    assert read_json(root / "reports/stopped/run.json")["status"] == "interrupted"
+    assert (root / "reports/stopped/02_second.html").exists()
+    assert os.environ.get("MOOLA_RUN_ID") is None
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_held_run_and_an_unwritable_folder_are_refused(root, tmp_path):
+    options = {"root": root, "run_id": "held"}
+    with lock_folder(root / "reports" / "held"), pytest.raises(UserError, match="in use"):
+        run_notebooks(["01_first"], {}, **options)
+    (tmp_path / "reports").write_text("a file in the way")
+    with pytest.raises(UserError, match="cannot write"):
+        run_notebooks(["01_first"], {}, root=tmp_path, run_id="x")
+    for run_id in ("manual", "../up", "a b"):
+        with pytest.raises(UserError, match="run id"):
+            run_notebooks(["01_first"], {}, root=root, run_id=run_id)
+
+
+def test_papermill_saves_atomically(tmp_path, monkeypatch):
+    from papermill.iorw import papermill_io
+
+    execution._prepare_papermill()
+    handler = papermill_io.get_handler(str(tmp_path / "a.ipynb"))
+    handler.write("old", str(tmp_path / "a.ipynb"))
+
+    def die(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", die)
+    with pytest.raises(UserError, match="No space left"):
+        handler.write("new", str(tmp_path / "a.ipynb"))
+    assert (tmp_path / "a.ipynb").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.ipynb"]
+
+
+def test_the_index_lists_every_run_and_names_the_damaged(root, good):
+    reports = root / "reports"
+    for name, text in (
+        ("damaged", '{"run_id": '),
+        ("foreign", "[1, 2]"),
+        (
+            "odd",
+            '{"run_id":"odd","status":"x","started_at":"2026","stems":["01_first"],"notebooks":{}}',
+        ),
+        (
+            "hostile",
+            json.dumps(
+                {
+                    "run_id": "hostile",
+                    "status": "running",
+                    "started_at": "2020-01-01T00:00:00Z",
+                    "stems": [],
+                    "notebooks": {},
+                    "profile": "<script>alert(1)</script>",
+                }
+            ),
+        ),
+    ):
+        (reports / name).mkdir()
+        (reports / name / "run.json").write_text(text)
+    page = build_index(root).read_text()
+    assert 'href="good/02_second.html"' in page
+    for name in ("damaged", "foreign", "odd"):
+        assert f"{name}/run.json" in page
+    assert "<script>alert" not in page and "&lt;script&gt;alert" in page
+    assert page.index(">good<") < page.index(">hostile<")  # newest first
+    lost = [r["status"] for r in list_runs(root)[0] if r["run_id"] == "hostile"]
+    assert lost == ["lost"]  # says running, but no process holds it
+    assert gates_passed(read_json(good / "run.json")["gates"]) == "1/2"
+    assert "://" not in page

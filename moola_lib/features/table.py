@@ -165,7 +165,7 @@ def build_features(bars, feature_set="relativity11", zigzag="primary", *, k=3.0,
     columns = [name for name in extra if name != "position"]
     return FeatureTable(
         values=values,
-        is_valid=_bars_since_start(starts, len(frame)) >= WARM_UP_BARS,
+        is_valid=_warmed_up(starts, len(frame)),
         starts=starts,
         names=(*spec.columns, *columns),
         ranges=np.array([*spec.ranges, *(EXTRA_COLUMNS[name] for name in columns)], np.float64),
@@ -175,7 +175,9 @@ def build_features(bars, feature_set="relativity11", zigzag="primary", *, k=3.0,
     )
 
 
-def _bars_since_start(starts, n_bars):
-    """Return each bar's position inside its segment, (n_bars,) int64."""
-    lengths = np.diff(np.append(starts, n_bars))
-    return np.arange(n_bars) - np.repeat(starts, lengths)
+def _warmed_up(starts, n_bars):
+    """Tell which bars lie past the first 20 of their segment, (n_bars,) bool."""
+    is_valid = np.ones(n_bars, bool)
+    for first in starts:  # past the end of a short segment lie first rows of the next
+        is_valid[first : first + WARM_UP_BARS] = False
+    return is_valid

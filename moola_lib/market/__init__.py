@@ -1,6 +1,6 @@
 """Bars: loading and validating them, sessions and segments, ranges, and the simulator."""
 
-from moola_lib.market.bars import Bars, load_bars
+from moola_lib.market.bars import Bars, load_bars, rebin_bars, save_bars
 from moola_lib.market.segments import describe_segments, find_rolls, segment_starts, trade_dates
 from moola_lib.market.simulator import Market, MarketLaw, simulate_bars
 
@@ -11,6 +11,8 @@ __all__ = [
     "describe_segments",
     "find_rolls",
     "load_bars",
+    "rebin_bars",
+    "save_bars",
     "segment_starts",
     "simulate_bars",
     "trade_dates",

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from moola_lib.errors import UserError
-from moola_lib.files import fingerprint
+from moola_lib.files import fingerprint, replace_atomically
 
 PRICES = ["open", "high", "low", "close"]
 COLUMNS = [*PRICES, "volume"]
@@ -122,8 +122,11 @@ def clean_bars(frame, *, source, drop_budget=0.005):
         "price not above 0": (prices <= 0).any(axis=1),
         "high below low": frame["high"] < frame["low"],
         "open or close outside low..high": (frame["high"] < top) | (frame["low"] > bottom),
-        "duplicate stamp": pd.Series(frame.index.duplicated(), index=frame.index),
     }
+    is_sound = ~np.logical_or.reduce([is_bad.to_numpy() for is_bad in reasons.values()])
+    is_double = np.zeros(len(frame), bool)
+    is_double[is_sound] = frame.index[is_sound].duplicated()  # a bad row is no reason to drop a sound one
+    reasons["duplicate stamp"] = pd.Series(is_double, index=frame.index)
     _check_order(frame, source)
     is_dropped = np.zeros(len(frame), bool)
     facts = [("source", source), ("rows in", f"{len(frame):,}")]
@@ -185,14 +188,16 @@ def _index_by_stamp(frame, path, tz, stamp):
     elif not isinstance(frame.index, pd.DatetimeIndex):
         raise UserError(f"{path} has no stamp: expected a column or index named ts or ts_event")
     try:
-        index = pd.DatetimeIndex(frame.index)
+        index = _parse_stamps(frame.index)
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: the stamps cannot be read as times ({error})") from error
+    if index.hasnans:
+        raise UserError(f"{path}: row {int(index.isna().argmax()) + 1} has no stamp; mend the file")
     if index.tz is None:
         if tz is None:
             raise UserError(
-                f"{path}: the stamps carry no time zone (first: {index[0]}); say which with tz=, "
-                "for example tz: America/Chicago"
+                f"{path}: the stamps carry no time zone (first: {index[0]}); say which with tz, "
+                "for example America/Chicago"
             )
         try:
             index = index.tz_localize(tz)
@@ -204,11 +209,18 @@ def _index_by_stamp(frame, path, tz, stamp):
     return frame.set_axis(index)
 
 
+def _parse_stamps(stamps):
+    """Return stamps as times; texts that all carry an offset become UTC, for offsets change in spring and autumn."""
+    if pd.api.types.is_string_dtype(stamps) and stamps.str.contains(r":\d\d.*(?:Z|[+-]\d\d:?\d\d)$").all():
+        return pd.DatetimeIndex(pd.to_datetime(stamps, utc=True))
+    return pd.DatetimeIndex(stamps)
+
+
 def _choose_symbol(frame, path, symbol):
     """Return the rows of one symbol."""
     if "symbol" not in frame.columns:
         if symbol is None:
-            raise UserError(f"{path} has no column symbol; name the series with symbol=")
+            raise UserError(f"{path} has no column symbol; name the series with symbol")
         return frame.assign(symbol=symbol)
     known = sorted(frame["symbol"].dropna().astype(str).unique())
     if symbol is not None:
@@ -216,7 +228,7 @@ def _choose_symbol(frame, path, symbol):
         if frame.empty:
             raise UserError(f"{path} holds no bars of {symbol!r}; it holds {', '.join(known)}")
     elif len(known) > 1:
-        raise UserError(f"{path} holds {len(known)} symbols ({', '.join(known[:5])}); choose one with symbol=")
+        raise UserError(f"{path} holds {len(known)} symbols ({', '.join(known[:5])}); choose one with symbol")
     return frame
 
 
@@ -265,3 +277,38 @@ def _check_kind(frame, source):
             f"{source}: prices around {price:.4g} are not index-sized (features assume at least {MIN_INDEX_PRICE:g}); "
             "multiply them by a stated factor with scale="
         )
+
+
+def save_bars(bars, path):
+    """Write a series as parquet, atomically; `load_bars` reads it back unchanged."""
+    with replace_atomically(path) as temporary:
+        bars.frame.to_parquet(temporary)
+
+
+def rebin_bars(frame, n_bins=1000):
+    """Merge neighbouring bars so that about `n_bins` candles show the whole series.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Bars indexed by UTC `ts`.
+    n_bins : int
+
+    Returns
+    -------
+    DataFrame
+        First open, highest high, lowest low, last close and total volume per
+        bin, indexed by the bin's first stamp.
+    """
+    edges = np.unique(np.linspace(0, len(frame), min(n_bins, len(frame)) + 1).astype(np.int64))
+    first, last = edges[:-1], edges[1:] - 1
+    return pd.DataFrame(
+        {
+            "open": frame["open"].to_numpy()[first],
+            "high": np.maximum.reduceat(frame["high"].to_numpy(), first),
+            "low": np.minimum.reduceat(frame["low"].to_numpy(), first),
+            "close": frame["close"].to_numpy()[last],
+            "volume": np.add.reduceat(frame["volume"].to_numpy(), first),
+        },
+        index=frame.index[first],
+    )

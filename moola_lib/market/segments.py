@@ -48,8 +48,8 @@ def segment_starts(frame, *, max_gap_minutes=5.0):
     ndarray (n_segments,), int64
         Positions of first bars; the first is 0.
     """
-    is_start = _minutes_since_previous(frame.index) > max_gap_minutes
-    is_start |= find_rolls(frame, max_gap_minutes=max_gap_minutes)
+    is_break = _is_break(frame.index, max_gap_minutes)
+    is_start = is_break | _is_roll(frame, is_break)
     is_start[:1] = True
     return np.flatnonzero(is_start).astype(np.int64)
 
@@ -68,23 +68,7 @@ def find_rolls(frame, *, max_gap_minutes=5.0):
     ndarray (n_bars,), bool
         True at the new contract's first bar.
     """
-    is_roll = np.zeros(len(frame), bool)
-    if len(frame) < 2:
-        return is_roll
-    if "instrument_id" in frame.columns:
-        ids = frame["instrument_id"].to_numpy()
-        is_roll[1:] = ids[1:] != ids[:-1]
-        return is_roll
-    is_break = _minutes_since_previous(frame.index) > max_gap_minutes
-    is_break[0] = False
-    at = np.flatnonzero(is_break)
-    if len(at) == 0:
-        return is_roll
-    moves = np.log(frame["open"].to_numpy()[at] / frame["close"].to_numpy()[at - 1])
-    spread = 1.4826 * np.median(np.abs(moves - np.median(moves)))
-    is_far = np.abs(moves) > max(ROLL_MIN_JUMP, ROLL_MIN_ROBUST_Z * spread)
-    is_roll[at] = is_far & _is_expiry_week(trade_dates(frame.index[at]))
-    return is_roll
+    return _is_roll(frame, _is_break(frame.index, max_gap_minutes))
 
 
 def describe_segments(frame, *, max_gap_minutes=5.0):
@@ -118,6 +102,32 @@ def _minutes_since_previous(index):
     """Return the step before each bar in minutes; the first is 0."""
     stamps = index.as_unit("ns").asi8
     return np.diff(stamps, prepend=stamps[:1]) / 60e9
+
+
+def _is_break(index, max_gap_minutes):
+    """Tell which bars follow a gap of more than `max_gap_minutes`; the first does not."""
+    ticks_per_minute = np.timedelta64(1, "m") / np.timedelta64(1, index.unit)
+    is_break = np.zeros(len(index), bool)
+    # compared in the index's own whole ticks: minutes, or another unit, would cost copies of the stamps
+    is_break[1:] = np.diff(index.asi8) > int(max_gap_minutes * ticks_per_minute)
+    return is_break
+
+
+def _is_roll(frame, is_break):
+    """Tell at which bars the next contract begins; see `find_rolls`."""
+    is_roll = np.zeros(len(frame), bool)
+    if "instrument_id" in frame.columns:
+        ids = frame["instrument_id"].to_numpy()
+        is_roll[1:] = ids[1:] != ids[:-1]
+        return is_roll
+    at = np.flatnonzero(is_break)
+    if len(at) == 0:
+        return is_roll
+    moves = np.log(frame["open"].to_numpy()[at] / frame["close"].to_numpy()[at - 1])
+    spread = 1.4826 * np.median(np.abs(moves - np.median(moves)))
+    is_far = np.abs(moves) > max(ROLL_MIN_JUMP, ROLL_MIN_ROBUST_Z * spread)
+    is_roll[at] = is_far & _is_expiry_week(trade_dates(frame.index[at]))
+    return is_roll
 
 
 def _is_expiry_week(dates):

@@ -308,9 +308,9 @@ def _session_stamps(n_sessions, start_date):
 
 def _stamp_plan(planted, stamps):
     """Return the plan with stamps in the place of positions."""
-    session = planted["session"].to_numpy()
-    at = {name: planted[name].to_numpy() for name in ("window", "start", "end")}
-    at["state_start"] = at["start"] - planted["state_bars"].to_numpy() + 1
+    session = planted["session"].to_numpy(np.int64)  # an empty plan has no integers to infer
+    at = {name: planted[name].to_numpy(np.int64) for name in ("window", "start", "end")}
+    at["state_start"] = at["start"] - planted["state_bars"].to_numpy(np.int64) + 1
     frame = pd.DataFrame(
         {
             f"{new}_ts": pd.DatetimeIndex(stamps[session, at[old]], tz="UTC")

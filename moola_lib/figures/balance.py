@@ -40,9 +40,7 @@ def shares_figure(shares, *, title, threshold=None):
     figure.update_layout(barmode="stack")
     figure.update_xaxes(tickformat=".0%", range=[0, 1])
     figure.update_yaxes(autorange="reversed")
-    style(figure, title, height=46 * len(shares) + 150)
-    figure.update_layout(margin_l=170, legend_y=-90 / (46 * len(shares) + 50))
-    return figure
+    return style(figure, title, height=46 * len(shares) + 150)
 
 
 def trajectories_figure(lines, *, title, y, columns=3, reference=None):
@@ -85,5 +83,4 @@ def trajectories_figure(lines, *, title, y, columns=3, reference=None):
     style(figure, title, height=170 * rows + 110)
     figure.update_yaxes(title_text=y, col=1)
     figure.update_xaxes(title_text="epoch", row=rows)
-    figure.update_layout(legend_y=-60 / (170 * rows))
     return figure

@@ -31,7 +31,7 @@ def window_figure(frame, *, truth=None, guess=None, probability=None, countdown=
     figure = make_subplots(rows=n_rows, cols=1, shared_xaxes=True, row_heights=heights, vertical_spacing=0.05)
     bars = np.arange(len(frame))
     figure.add_trace(_candles(bars, frame, "bars"), row=1, col=1)
-    figure.update_yaxes(title_text="points", row=1, col=1)
+    figure.update_yaxes(title_text="points", tickformat=",.0f", row=1, col=1)
     for span, colour, name in [(truth, TRUTH, "labelled"), (guess, GUESS, "predicted")]:
         if span is not None:
             figure.add_vrect(x0=span[0] - 0.5, x1=span[1] + 0.5, fillcolor=colour, line_width=0, layer="below")
@@ -60,7 +60,7 @@ def window_figure(frame, *, truth=None, guess=None, probability=None, countdown=
             figure.add_trace(go.Scatter(x=bars, y=np.float32(value), name=name, line={"color": colour}), row=row, col=1)
         figure.update_yaxes(title_text="bars", row=row, col=1)
     figure.update_xaxes(rangeslider_visible=False)
-    figure.update_xaxes(title_text=f"bar (one minute each, from {frame.index[0]:%Y-%m-%d %H:%M} UTC)", row=n_rows)
+    figure.update_xaxes(title_text=f"bar, from {frame.index[0]:%Y-%m-%d %H:%M} UTC", row=n_rows)
     return style(figure, title, height=300 + 120 * (n_rows - 1) + 60)
 
 

@@ -51,9 +51,7 @@ def density_figure(density, names, *, title="Share of non-zero values per featur
         )
     )
     figure.update_yaxes(autorange="reversed")
-    style(figure, title, x="time step in the window (bars)", height=380)
-    figure.update_layout(margin_l=140)
-    return figure
+    return style(figure, title, x="time step in the window (bars)", height=380)
 
 
 def flips_figure(table, *, title="How often each zigzag turns"):
@@ -76,9 +74,7 @@ def flips_figure(table, *, title="How often each zigzag turns"):
     )
     figure = go.Figure(bar)
     figure.update_xaxes(tickformat=".0%", range=[0, 1.12])
-    style(figure, title, x="share of bars", height=260)
-    figure.update_layout(margin_l=150)
-    return figure
+    return style(figure, title, x="share of bars", height=260)
 
 
 def positions_figure(start, length, *, title="Where expansions start, and how long they are"):

@@ -80,9 +80,7 @@ def skill_figure(table, *, title="Skill on hidden bars, feature by feature"):
         figure.add_trace(trace)
     figure.add_vline(x=0, line={"color": GREY})
     figure.update_yaxes(autorange="reversed")
-    style(figure, title, x="skill (0: no better, 1: perfect; cut at −1.5)", height=460)
-    figure.update_layout(margin_l=150, legend_y=-0.16)
-    return figure
+    return style(figure, title, x="skill (0: no better, 1: perfect; cut at −1.5)", height=460)
 
 
 def baselines_figure(scores, names, baselines, *, title):
@@ -107,7 +105,7 @@ def baselines_figure(scores, names, baselines, *, title):
             "array": table["high"] - table["value"],
             "arrayminus": table["value"] - table["low"],
         }
-        y = np.arange(len(names)) + 0.16 * (k - (len(scores) - 1) / 2)
+        y = np.arange(len(names)) + (k - (len(scores) - 1) / 2) * 0.7 / max(len(scores), 4)
         marker = {"size": 9, "color": SEQUENCE[k % len(SEQUENCE)]}
         trace = go.Scatter(x=table["value"], y=y, mode="markers", name=method, error_x=error, marker=marker)
         figure.add_trace(trace)
@@ -120,9 +118,7 @@ def baselines_figure(scores, names, baselines, *, title):
     labels = [first.loc[name, "meaning"] for name in names]
     figure.update_yaxes(tickvals=np.arange(len(names)), ticktext=labels, autorange="reversed")
     figure.update_xaxes(range=[0, 1])
-    style(figure, title, x="share", height=60 * len(names) + 170)
-    figure.update_layout(margin_l=190, legend_y=-0.2)
-    return figure
+    return style(figure, title, x="share", height=(34 + 12 * len(scores)) * len(names) + 210)
 
 
 def hits_figure(curves, *, title="Share of windows within k bars"):
@@ -141,7 +137,7 @@ def hits_figure(curves, *, title="Share of windows within k bars"):
             figure.add_trace(go.Scatter(x=curve["within_bars"], y=curve[column], name=f"{name}, {column}", line=line))
     figure.add_vline(x=3, line={"color": GREY, "dash": "dash"})
     figure.update_yaxes(range=[0, 1], tickformat=".0%")
-    return style(figure, title, x="within k bars", y="share of windows", height=400)
+    return style(figure, title, x="within k bars", y="share of windows", height=440)
 
 
 def confusion_figure(table, *, title="State before the expansion"):
@@ -163,6 +159,4 @@ def confusion_figure(table, *, title="State before the expansion"):
     )
     figure = go.Figure(heat)
     figure.update_yaxes(autorange="reversed")
-    style(figure, title, x="predicted", y="true", height=300)
-    figure.update_layout(margin_l=130)
-    return figure
+    return style(figure, title, x="predicted", y="true", height=300)

@@ -43,7 +43,7 @@ def replace_atomically(path):
             os.fsync(written.fileno())
         mode = 0o666 & ~_umask()
         temporary.chmod(mode)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     finally:

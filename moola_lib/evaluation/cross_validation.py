@@ -116,11 +116,11 @@ def hold_out(train, frac):
     train : LabelledWindows
         In time order.
     frac : float
-        0 holds nothing out and returns (train, None).
+        0 holds nothing out and returns (train, None), as does a single day.
     """
-    if frac <= 0:
-        return train, None
     days = np.unique(train.day)
+    if frac <= 0 or len(days) < 2:
+        return train, None
     wanted = max(round(frac * len(train)), 1)
     for count in range(1, max(len(days) // 2, 1) + 1):
         is_held = np.isin(train.day, days[-count:])

@@ -71,6 +71,11 @@ class Prediction:
     is_inside: np.ndarray | None = None
     type_probability: np.ndarray | None = None
 
+    def take(self, rows):
+        """Return the answers for the windows at `rows` (indices or bool mask)."""
+        columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return Prediction(**{name: None if value is None else value[rows] for name, value in columns.items()})
+
 
 def decode_spans(outputs, decoder="inside"):
     """Turn a model's outputs into spans.
@@ -109,7 +114,8 @@ def metric_functions(windows, prediction, *, is_valid=None):
     ----------
     windows : LabelledWindows
         The truth. A hit on any expansion of a window counts; the notes' other
-        figures use the first. Windows without one are left out.
+        figures use the first. Windows without one are left out, but for the bars
+        inside: there they can only hold false alarms.
     prediction : Prediction
     is_valid : ndarray (n, K), bool, optional
         Bars that count in per-bar figures; default all.
@@ -184,7 +190,8 @@ def score_prediction(windows, predictions, *, is_valid=None, n_bootstrap=1000, s
         define the figure), `best_baseline`, `difference` to it with
         `difference_low` and `difference_high` (paired; positive = better).
     """
-    (method, answer), *others = predictions.items()
+    answer, *_ = predictions.values()
+    others = list(predictions.items())[1:]
     weights = day_block_weights(windows.day, n_bootstrap=n_bootstrap, seed=seed)
     ones = np.ones((1, len(windows)))
     own = metric_functions(windows, answer, is_valid=is_valid)
@@ -207,6 +214,73 @@ def score_prediction(windows, predictions, *, is_valid=None, n_bootstrap=1000, s
             row["difference_low"], row["difference_high"] = interval(difference)
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def compare_predictions(windows, answer, other, *, is_valid=None, n_bootstrap=1000, seed=17):
+    """Compare two methods on the same windows and the same resampled days.
+
+    Parameters
+    ----------
+    windows : LabelledWindows
+    answer, other : Prediction
+    is_valid : ndarray (n, K), bool, optional
+    n_bootstrap, seed : int
+
+    Returns
+    -------
+    DataFrame
+        Per metric that both define: `metric`, `meaning`, `value`, `other`,
+        `difference` (positive: `answer` is better), `low`, `high` and
+        `verdict` (BETTER, WORSE or INCONCLUSIVE).
+    """
+    weights = day_block_weights(windows.day, n_bootstrap=n_bootstrap, seed=seed)
+    ones = np.ones((1, len(windows)))
+    ours = metric_functions(windows, answer, is_valid=is_valid)
+    theirs = metric_functions(windows, other, is_valid=is_valid)
+    rows = []
+    for name in [name for name in ours if name in theirs]:
+        sign = 1 if METRICS[name].is_higher_better else -1
+        low, high = interval(sign * (ours[name](weights) - theirs[name](weights)))
+        value, rival = float(ours[name](ones)[0]), float(theirs[name](ones)[0])
+        row = {"metric": name, "meaning": METRICS[name].meaning, "value": value, "other": rival}
+        row |= {"difference": sign * (value - rival), "low": low, "high": high}
+        row["verdict"] = "BETTER" if low > 0 else "WORSE" if high < 0 else "INCONCLUSIVE"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def score_table(scores, baselines):
+    """Return a `score_prediction` as text for a reader: interval in one column, – where nothing is defined.
+
+    Parameters
+    ----------
+    scores : DataFrame
+    baselines : sequence of str
+        Baseline columns to show.
+    """
+    table = pd.DataFrame(
+        {"figure": scores["meaning"], "unit": scores["unit"], "value": scores["value"].map("{:.3f}".format)}
+    )
+    table["95 % interval"] = [
+        f"{low:.2f} to {high:.2f}" for low, high in zip(scores["low"], scores["high"], strict=True)
+    ]
+    for name in baselines:
+        table[name] = scores[name].map(lambda value: "–" if pd.isna(value) else f"{value:.3f}")
+    edges = zip(scores["difference_low"], scores["difference_high"], strict=True)
+    table["better than the best by"] = ["–" if pd.isna(low) else f"{low:.2f} to {high:.2f}" for low, high in edges]
+    return table
+
+
+def describe_score(row):
+    """Say a row of `score_prediction` as a sentence, its verdict read from the paired interval."""
+    meaning = row["meaning"][0].upper() + row["meaning"][1:]
+    text = f"{meaning}: {row['value']:.3g} ({row['low']:.3g} to {row['high']:.3g})"
+    best = row["best_baseline"]
+    if not isinstance(best, str):
+        return f"{text}, no baseline defines it."
+    low, high = row["difference_low"], row["difference_high"]
+    verdict = "better than" if low > 0 else "worse than" if high < 0 else "not distinguishable from"
+    return f"{text}, {verdict} the best baseline, {best} ({row[best]:.3g})."
 
 
 def hit_curve(windows, prediction, *, most_bars=10):

@@ -45,7 +45,10 @@ class SurgeRule:
     min_counter_atr: float = 1.0
 
 
-def find_surges(frame, rule=SurgeRule(), *, max_gap_minutes=5.0):
+DEFAULT_RULE = SurgeRule()
+
+
+def find_surges(frame, rule=DEFAULT_RULE, *, max_gap_minutes=5.0):
     """Return every surge of a series, overlapping ones thinned to the best.
 
     Parameters
@@ -93,7 +96,7 @@ def find_surges(frame, rule=SurgeRule(), *, max_gap_minutes=5.0):
     )
 
 
-def propose_labels(frame, *, n_windows=174, rule=SurgeRule(), first_ts=None, seed=17, max_gap_minutes=5.0):
+def propose_labels(frame, *, n_windows=174, rule=DEFAULT_RULE, first_ts=None, seed=17, max_gap_minutes=5.0):
     """Propose labelled windows: one surge each, no bar in two windows.
 
     The surge's place inside its window is drawn at random in the inner bars,

@@ -230,13 +230,17 @@ def audit_labels(table):
 
 def _read_older_layout(frame, path):
     """Turn rows of 105 [O, H, L, C] into the current layout and the bars behind it."""
-    shapes = {np.stack(row).shape for row in frame["features"]}
-    if shapes != {(WINDOW_BARS, 4)}:
-        raise UserError(f"{path}: `features` must hold {WINDOW_BARS} rows of [open, high, low, close], found {shapes}")
+    for row, bars in enumerate(frame["features"]):
+        shape = (len(bars), *sorted({len(bar) for bar in bars}))
+        if shape != (WINDOW_BARS, 4):
+            raise UserError(
+                f"{path}: row {row + 1}: `features` must hold {WINDOW_BARS} rows of [open, high, low, close], "
+                f"found {shape[0]} rows of {' or '.join(map(str, shape[1:])) or 'nothing'} values"
+            )
     prices = np.stack([np.stack(row) for row in frame["features"]]).astype(np.float64)
     first = pd.Timestamp(LEGACY_FIRST_STAMP, tz="UTC")
     window_starts = first + pd.to_timedelta(np.arange(len(frame)), unit="D")
-    stamps = window_starts.to_numpy()[:, None] + np.arange(WINDOW_BARS).astype("timedelta64[m]")
+    stamps = window_starts.tz_localize(None).to_numpy()[:, None] + np.arange(WINDOW_BARS).astype("timedelta64[m]")
     symbol = str(frame["symbol"].iloc[0]) if "symbol" in frame.columns else "UNKNOWN"
     bars = pd.DataFrame(prices.reshape(-1, 4), columns=PRICES).assign(volume=0.0, symbol=symbol)
     bars.index = pd.DatetimeIndex(stamps.ravel(), tz="UTC", name="ts")

@@ -37,7 +37,7 @@ def measure_shares(losses, total, shared):
         ]
         gradients.append(torch.cat(flat) * slope)
     norms = np.array([float(gradient.norm()) for gradient in gradients])
-    contributions = np.array([float(losses[task] * slope) for task, slope in zip(tasks, slopes, strict=True)])
+    contributions = np.array([float(losses[task].detach() * slope) for task, slope in zip(tasks, slopes, strict=True)])
     cosine = {}
     for i, first in enumerate(tasks):
         for j in range(i + 1, len(tasks)):

@@ -49,6 +49,8 @@ def check_batch(batch, *, n_features, n_classes):
                 f"batch entry {name} spans {float(tensor.min()):g}..{float(tensor.max()):g}, "
                 f"allowed is {bounds[0]:g}..{bounds[1]:g}"
             )
+    if not bool(((batch["inside"] == 0) | (batch["inside"] == 1)).all()):
+        raise UserError("batch entry inside holds values other than 0 and 1")
     classes = batch["type"][batch["has_expansion"]]
     if len(classes) and int(classes.max()) >= n_classes:
         raise UserError(f"batch entry type holds class {int(classes.max())}, the model has {n_classes} classes")

@@ -49,7 +49,7 @@ class Checkpoints:
         """
         tensors, metadata = state["tensors"], {**state["metadata"], "score": score, "epoch": epoch}
         save_tensors(tensors, self.latest, metadata=metadata)
-        kept = sorted(self._kept() + [(score, epoch)])
+        kept = sorted([*self._kept(), (score, epoch)])
         if kept[0] == (score, epoch):
             save_tensors(tensors, self.best, metadata=metadata)
         if (score, epoch) in kept[: self.top_k]:
@@ -98,6 +98,13 @@ def training_state(model, optimizer, generators, extra):
         tensors[f"rng.{name}"] = generator.get_state()
     copied = {name: value.detach().cpu().clone() for name, value in tensors.items()}
     return {"tensors": copied, "metadata": {**extra, "param_groups": saved["param_groups"]}}
+
+
+def read_weights(path, model):
+    """Return the model's tensors of a checkpoint, dict by name, on the model's device."""
+    tensors, _ = load_tensors(path)
+    device = next(model.parameters()).device
+    return {name.removeprefix("model."): v.to(device) for name, v in tensors.items() if name.startswith("model.")}
 
 
 def restore_training(path, model, optimizer, generators):

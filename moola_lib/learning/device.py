@@ -35,6 +35,8 @@ def seed_everything(seed, n_threads=None):
     """
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    # deterministic mode also fills every new tensor with NaN, to expose reads of unset memory: a tenth of a step
+    torch.utils.deterministic.fill_uninitialized_memory = False
     if n_threads:
         torch.set_num_threads(n_threads)
 

@@ -12,7 +12,7 @@ from moola_lib.labels.targets import COUNTDOWN_CLIP_BARS
 from moola_lib.learning.audit import measure_shares
 from moola_lib.learning.balance import build_balance
 from moola_lib.learning.batches import check_batch
-from moola_lib.learning.checkpoints import restore_training, training_state
+from moola_lib.learning.checkpoints import read_weights, restore_training, training_state
 from moola_lib.learning.device import explain_out_of_memory, seed_everything
 from moola_lib.learning.losses import task_losses
 from moola_lib.windows.augment import warp_batch
@@ -98,8 +98,8 @@ def finetune(
     list of dict
         One row per epoch: `epoch`, `n_epochs`, `phase`, raw training losses
         `loss_<task>`, `validation_loss` (mean over tasks of loss / loss before
-        training; 1 at the start), `windows_per_second`, `sigma_<task>`, and with
-        an audit `loss_share_<task>`, `gradient_share_<task>` and
+        training; 1 at the start), `windows_per_second`, `sigma_<task>`, for `ema`
+        `running_mean_<task>`, and with an audit `loss_share_<task>`, `gradient_share_<task>` and
         `cosine_<a>~<b>` averaged over the epoch.
 
     Raises
@@ -122,8 +122,10 @@ def finetune(
     history, best, best_weights = [], math.inf, None
     optimizer = _optimizer(model, settings, is_frozen=settings.n_frozen_epochs > 0)
     if resume and checkpoints is not None and checkpoints.latest.exists():
-        history, optimizer = _resume(checkpoints.latest, model, settings, {"order": order}, balance)
+        before, optimizer = _resume(checkpoints.latest, model, settings, {"order": order}, balance)
+        history, start_losses, start_validation = before["history"], before["start"], before["start_validation"]
         best = min(row["selection_loss"] for row in history)
+        best_weights = read_weights(checkpoints.best, model)
     cached = None
 
     for epoch in range(len(history), n_epochs):
@@ -175,6 +177,7 @@ def finetune(
             row["validation_loss"] = _relative(_losses_of(model, held_out, settings), start_validation)
         row["windows_per_second"] = n_seen / (time.perf_counter() - began)
         row |= _sigma_row(model) | _mean_audit(audits)
+        row |= {f"running_mean_{task}": value for task, value in balance.state_dict().get("mean", {}).items()}
         row["selection_loss"] = row["validation_loss"] if held_out else float(n_epochs - epoch)
         if score is not None:
             row |= score(model)
@@ -184,6 +187,7 @@ def finetune(
             best_weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
         if checkpoints is not None:
             extra = {"history": history, "balance": balance.state_dict(), "settings": asdict(settings)}
+            extra |= {"start": start_losses, "start_validation": start_validation}
             state = training_state(model, optimizer, {"order": order}, extra)
             checkpoints.save(state, score=row["selection_loss"], epoch=epoch + 1)
         if on_epoch is not None:
@@ -267,7 +271,7 @@ def _optimizer(model, settings, *, is_frozen):
 
 
 def _resume(path, model, settings, generators, balance):
-    """Restore a checkpoint into an optimiser of its own phase; return (history, optimiser)."""
+    """Restore a checkpoint into an optimiser of its own phase; return (metadata, optimiser)."""
     from moola_lib.models.weights import load_tensors
 
     n_done = len(load_tensors(path)[1]["history"])
@@ -276,7 +280,7 @@ def _resume(path, model, settings, generators, balance):
     )
     metadata = restore_training(path, model, optimizer, generators)
     balance.load_state_dict(metadata["balance"])
-    return metadata["history"], optimizer
+    return metadata, optimizer
 
 
 def _set_mode(model, is_frozen):

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from moola_lib.errors import UserError
-from moola_lib.learning.checkpoints import restore_training, training_state
+from moola_lib.learning.checkpoints import read_weights, restore_training, training_state
 from moola_lib.learning.device import explain_out_of_memory, seed_everything
 from moola_lib.learning.losses import masked_huber, sigma_loss
 from moola_lib.windows.masks import MASKS
@@ -78,10 +78,14 @@ def learning_rate_at(step, n_steps, *, peak, final, warmup_frac):
     return final + (peak - final) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def feature_scale(gather, places, *, batch_size=1024):
-    """Return each feature's standard deviation over the valid bars of the given windows, (feature,) float32.
+def feature_moments(gather, places, *, batch_size=1024):
+    """Return each feature's mean and standard deviation over the valid bars of the given windows.
 
-    Fit it on training windows only; a constant feature gets 1.
+    Fit them on training windows only; a constant feature gets a deviation of 1.
+
+    Returns
+    -------
+    (mean, deviation) : Tensor (feature,), float32
     """
     count, total, squares = 0, 0.0, 0.0
     for part in torch.as_tensor(places).split(batch_size):
@@ -92,8 +96,9 @@ def feature_scale(gather, places, *, batch_size=1024):
         squares = squares + (rows**2).sum(0)
     if count == 0:
         raise UserError("no training window holds a valid bar; give a longer series")
-    variance = (squares / count - (total / count) ** 2).clamp(min=0)
-    return torch.where(variance > 1e-12, variance.sqrt(), torch.ones_like(variance)).float()
+    mean = total / count
+    variance = (squares / count - mean**2).clamp(min=0)
+    return mean.float(), torch.where(variance > 1e-12, variance.sqrt(), torch.ones_like(variance)).float()
 
 
 def pretrain(
@@ -133,10 +138,12 @@ def pretrain(
     order = torch.Generator().manual_seed(settings.seed)
     noise = torch.Generator(device).manual_seed(settings.seed)
     generators = {"order": order, "noise": noise}
-    scale = feature_scale(gather, train_places)
+    _, scale = feature_moments(gather, train_places)
     train_places, validation_places = torch.as_tensor(train_places), torch.as_tensor(validation_places)
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
     per_epoch = min(settings.windows_per_epoch or len(train_places), len(train_places))
     n_batches = math.ceil(per_epoch / settings.batch_size)
     n_steps = n_batches * settings.n_epochs
@@ -144,7 +151,7 @@ def pretrain(
     if resume and checkpoints is not None and checkpoints.latest.exists():
         history = restore_training(checkpoints.latest, model, optimizer, generators)["history"]
         best = min(row["validation_huber"] for row in history)
-        best_weights = _read_weights(checkpoints.best, model)
+        best_weights = read_weights(checkpoints.best, model)
 
     for epoch in range(len(history), settings.n_epochs):
         if _has_stalled(history, settings.patience_epochs):
@@ -243,12 +250,3 @@ def _has_stalled(history, patience):
     """Tell whether the last `patience` epochs brought nothing better."""
     losses = [row["validation_huber"] for row in history]
     return len(losses) > patience and min(losses[-patience:]) >= min(losses[:-patience])
-
-
-def _read_weights(path, model):
-    """Return the model's tensors of a checkpoint, on the model's device."""
-    from moola_lib.models.weights import load_tensors
-
-    tensors, _ = load_tensors(path)
-    device = next(model.parameters()).device
-    return {name.removeprefix("model."): v.to(device) for name, v in tensors.items() if name.startswith("model.")}

@@ -98,14 +98,16 @@ def load_model(path, *, features=None):
         Card and weights disagree, a file is damaged, or `features` is another set.
     """
     path = Path(path)
-    card = read_json(path.with_suffix(".json"))
     tensors, metadata = load_tensors(path)
-    if metadata.get("weights_fingerprint") != card["weights_fingerprint"]:
-        raise UserError(f"{path} does not belong to the card beside it ({path.with_suffix('.json').name})")
+    card = _read_card(path, metadata)
     _check_features(card, features, path)
     spec = card["model"]
     model = build_model(spec["name"], n_features=spec["n_features"], n_classes=spec["n_classes"], **spec["options"])
-    model.load_state_dict(tensors, strict=True)
+    try:
+        model.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip().rstrip(".")
+        raise UserError(f"{path}: the weights do not fit the {spec['name']} of its card ({first})") from error
     return model.eval(), card
 
 
@@ -132,8 +134,8 @@ def load_encoder(model, path, *, features=None):
         The encoder has another shape, or was trained on another feature set.
     """
     path = Path(path)
-    tensors, _ = load_tensors(path)
-    card = read_json(path.with_suffix(".json"))
+    tensors, metadata = load_tensors(path)
+    card = _read_card(path, metadata)
     _check_features(card, features, path)
     wanted = model.encoder.shape
     if card["encoder"] is None:
@@ -155,6 +157,18 @@ def load_encoder(model, path, *, features=None):
         "left_out": sorted(name for name in tensors if not name.startswith(ENCODER)),
         "card": card,
     }
+
+
+def _read_card(path, metadata):
+    """Return the card beside the weights; refuse one that is incomplete or belongs to other weights."""
+    beside = path.with_suffix(".json")
+    card = read_json(beside)
+    missing = [name for name in ("model", "encoder", "features", "weights_fingerprint") if name not in card]
+    if missing:
+        raise UserError(f"{beside} is not the card of a model: it lacks {', '.join(missing)}")
+    if metadata.get("weights_fingerprint") != card["weights_fingerprint"]:
+        raise UserError(f"{path} does not belong to the card beside it ({beside.name})")
+    return card
 
 
 def _check_features(card, features, path):

@@ -15,6 +15,8 @@ from moola_lib.runs.parameters_check import check_parameters, load_model, neares
 from moola_lib.runs.project import artifacts_folder, find_root
 
 PARAMETERS_SOURCE = "the notebook's parameters cell"
+SECONDS_BETWEEN_LINES = 10
+EPOCH_LOSSES = ("loss", "val_loss", "train_loss", "validation_loss", "train_huber", "validation_huber")
 
 
 def start_notebook(stem, namespace, model=None):
@@ -72,6 +74,8 @@ class NotebookRun:
         The project's root, and the artifacts folder of this run and notebook.
     parameters : pydantic model
         Checked.
+    is_headless, is_resumed : bool
+        Run by the engine; continuing an interrupted run.
     upstream_runs : dict of str to str
         Stem to run id, as found by `upstream`.
     """
@@ -81,10 +85,12 @@ class NotebookRun:
         self.folder, self.parameters = folder, parameters
         self.upstream_runs = {}
         self.is_headless = bool(os.environ.get("MOOLA_RUN_ID"))
+        self.is_resumed = os.environ.get("MOOLA_RESUME") == "1"
         self._started = time.monotonic()
         self._started_at = records.utc_now()
         self._first_epochs = {}  # label -> (time and number of its first epoch)
         self._last_row_time = self._started
+        self._last_print_time = self._started
         self._last_label = None
 
     def upstream(self, stem):
@@ -132,7 +138,11 @@ class NotebookRun:
         self._last_row_time = now
         self.log_metrics(**row)
         if self.is_headless:
-            print(epoch_line(row), flush=True)
+            # metrics.jsonl has every epoch; the log and the report get one line now and then
+            is_last = row.get("epoch") is None or row["epoch"] == row.get("n_epochs")
+            if is_last or now - self._last_print_time >= SECONDS_BETWEEN_LINES:
+                self._last_print_time = now
+                print(epoch_line(row), flush=True)
             return
         # By hand one line is enough: a carriage return rewrites it, a new label starts a new one.
         is_new_line = self._last_label not in (None, label)
@@ -233,7 +243,7 @@ def epoch_line(row):
         total = f"/{row['n_epochs']}" if row.get("n_epochs") else ""
         parts.append(f"epoch {row['epoch']}{total}")
     for key, value in row.items():
-        if key.endswith("loss") and isinstance(value, (int, float)):
+        if key in EPOCH_LOSSES and isinstance(value, (int, float)):
             parts.append(f"{key.replace('_', ' ')} {value:.4g}")
     if isinstance(row.get("windows_per_second"), (int, float)):
         parts.append(f"{row['windows_per_second']:,.0f} windows/s")

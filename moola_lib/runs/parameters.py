@@ -41,7 +41,7 @@ class Compute(BaseModel):
     """Where to train."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a GPU where there is one")
-    n_threads: int = Field(2, ge=1, le=128, description="CPU threads of one operation")
+    n_threads: int = Field(1, ge=1, le=128, description="CPU threads; more help only large batches on a quiet machine")
 
 
 class FeatureValidation(NotebookParameters):
@@ -50,8 +50,8 @@ class FeatureValidation(NotebookParameters):
     bars: str | None = Field(
         None, description="parquet or CSV with one-minute bars; null: simulate", json_schema_extra=IS_PATH
     )
-    bars_tz: str | None = Field(None, description="zone of naive stamps, for example America/Chicago")
-    bars_stamp: Literal["start", "end"] | None = Field(None, description="what the stamps mark; null: start")
+    tz: str | None = Field(None, description="zone of naive stamps, for example America/Chicago")
+    stamp: Literal["start", "end"] | None = Field(None, description="what the stamps mark; null: start")
     symbol: str | None = Field(None, description="which symbol to read, where the file holds several or none")
     drop_budget: float = Field(0.005, ge=0, le=0.5, description="share of rows that may be dropped (fraction)")
     max_gap_minutes: float = Field(5.0, ge=1, le=60, description="longest gap inside a segment (minutes)")
@@ -92,6 +92,7 @@ class Pretraining(NotebookParameters, Compute):
     dropout: float = Field(0.2, ge=0, lt=1, description="between LSTM layers")
     stride_bars: int = Field(26, ge=1, le=105, description="step between training windows (bars)")
     max_samples: int | None = Field(None, ge=8, description="most windows to use; null: all")
+    is_away_from_labels: bool = Field(True, description="leave out labelled days and their neighbours")
     windows_per_epoch: int | None = Field(None, ge=8, description="windows drawn for each epoch; null: all")
     n_epochs: int = Field(16, ge=1, le=1000, description="epochs")
     batch_size: int = Field(32, ge=1, le=65_536, description="windows per step")
@@ -122,14 +123,14 @@ class FineTuning(NotebookParameters, Compute):
     n_folds: int = Field(5, ge=2, le=50, description="cross-validation folds, whole trading days each")
     max_samples: int | None = Field(None, ge=20, description="most labelled windows to use; null: all")
     n_frozen_epochs: int = Field(10, ge=0, le=1000, description="phase 1: encoder frozen")
-    n_unfrozen_epochs: int = Field(20, ge=0, le=1000, description="phase 2: all parameters")
+    n_unfrozen_epochs: int = Field(25, ge=0, le=1000, description="phase 2: all parameters")
     n_pointer_epochs: int = Field(0, ge=0, le=1000, description="first epochs on the pointers alone")
     frozen_learning_rate: Rate = Field(5e-3, description="phase 1")
-    unfrozen_learning_rate: Rate = Field(2e-3, description="phase 2")
+    unfrozen_learning_rate: Rate = Field(3e-3, description="phase 2")
     batch_size: int = Field(8, ge=1, le=65_536, description="windows per step")
     weight_decay: float = Field(1e-4, ge=0, le=1, description="AdamW")
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
-    balance: StrategyName = Field("log", description="how the tasks' losses are combined")
+    balance: StrategyName = Field("manual", description="how the tasks' losses are combined")
     countdown_unit: Literal["scaled", "bars"] = Field("scaled", description="countdown loss on /20, or on bars")
     focal_gamma: float = Field(0.0, ge=0, le=10, description="focal loss of the state; 0: cross-entropy")
     is_class_balanced: bool = Field(True, description="draw windows with weight 1 / class count")
@@ -143,6 +144,7 @@ class LossBalance(NotebookParameters, Compute):
     """05: does every task get to teach the encoder?"""
 
     strategies: list[StrategyName] = Field(list(STRATEGIES), min_length=1, description="strategies to compare")
+    in_use: StrategyName = Field("manual", description="the strategy that the gates judge")
     dropout: float = Field(0.2, ge=0, lt=1, description="between LSTM layers")
     head_dropout: float = Field(0.2, ge=0, lt=1, description="before the heads")
     max_samples: int | None = Field(None, ge=20, description="most labelled windows to use; null: all")

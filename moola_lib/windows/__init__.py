@@ -1,15 +1,17 @@
 """Windows of bars: where they lie, how they are gathered, hidden, split and sampled."""
 
-from moola_lib.windows.folds import Fold, grouped_folds
+from moola_lib.windows.folds import Fold, grouped_folds, last_days_fold
 from moola_lib.windows.places import LabelledWindows, place_labels, window_places
-from moola_lib.windows.splits import Split, split_by_time
+from moola_lib.windows.splits import Split, split_by_time, without_days
 
 __all__ = [
     "Fold",
     "LabelledWindows",
     "Split",
     "grouped_folds",
+    "last_days_fold",
     "place_labels",
     "split_by_time",
     "window_places",
+    "without_days",
 ]

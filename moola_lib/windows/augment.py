@@ -41,8 +41,9 @@ def warp_batch(batch, spans, probability, generator):
     rows = torch.arange(size, device=x.device)[:, None]
     nearest = source.round().long().clamp(0, time - 1)
     warped = dict(batch)
-    warped["x"] = x[rows, below] * (1 - share) + x[rows, above] * share
-    warped["is_valid"] = is_valid[rows, nearest]
+    chosen = is_warped.to(x.device)[:, None]  # the others stay as they are, to the last bit
+    warped["x"] = torch.where(chosen.unsqueeze(-1), x[rows, below] * (1 - share) + x[rows, above] * share, x)
+    warped["is_valid"] = torch.where(chosen, is_valid[rows, nearest], is_valid)
     has = batch["has_expansion"].cpu().numpy()
     start, end = (_warp_bars(edge, source.cpu().numpy()) for edge in spans)
     end = np.maximum(start, end)
@@ -54,7 +55,7 @@ def warp_batch(batch, spans, probability, generator):
     }
     for name, value in new.items():
         value = torch.as_tensor(np.where(has[:, None], value, np.float32(0))).to(x.device)
-        warped[name] = torch.where(is_warped.to(x.device)[:, None], value, batch[name])
+        warped[name] = torch.where(chosen, value, batch[name])
     return warped
 
 

@@ -76,6 +76,41 @@ def grouped_folds(place, day, *, n_folds=5, purge_bars=WINDOW_BARS, window_bars=
     return folds
 
 
+def last_days_fold(place, day, *, test_frac=0.25, purge_bars=WINDOW_BARS, window_bars=WINDOW_BARS):
+    """Hold out the latest days as a single test block.
+
+    Parameters
+    ----------
+    place : ndarray (n,), int64
+        First bars, increasing.
+    day : ndarray (n,), datetime64[D]
+    test_frac : float
+        Share of windows wanted in the test block; whole days are taken.
+    purge_bars, window_bars : int
+
+    Returns
+    -------
+    Fold
+
+    Raises
+    ------
+    UserError
+        All windows lie on one day.
+    """
+    days = np.unique(day)
+    if len(days) < 2:
+        raise UserError(f"all {len(place)} windows lie on {days[0]}; at least two trading days are needed")
+    for count in range(1, len(days)):
+        is_test = np.isin(day, days[-count:])
+        if is_test.sum() >= test_frac * len(place):
+            break
+    test = np.flatnonzero(is_test)
+    is_near = place + window_bars > place[test].min() - purge_bars
+    train = np.flatnonzero(~is_test & ~is_near)
+    check_disjoint(place[train], place[test], day[train], day[test], window_bars)
+    return Fold(train, test, int((is_near & ~is_test).sum()))
+
+
 def check_disjoint(train_place, test_place, train_day, test_day, window_bars=WINDOW_BARS):
     """Raise AssertionError if training and test windows share a bar or a trading day."""
     distance = np.abs(np.subtract.outer(train_place, test_place))

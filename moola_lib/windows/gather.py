@@ -68,3 +68,21 @@ class WindowGatherer:
         if self._position is not None:
             x = torch.cat([x, self._position.expand(len(x), -1, 1)], dim=2)
         return x, self._valid_view.index_select(0, places)
+
+
+def density_by_step(gather, places, *, most=2000):
+    """Return the share of windows whose value is not 0, (time, feature) float64.
+
+    An earlier pipeline wrote only the last step of each window; this is the
+    figure that shows it.
+
+    Parameters
+    ----------
+    gather : WindowGatherer
+    places : ndarray (n,), int64
+    most : int
+        Windows looked at, evenly spaced.
+    """
+    chosen = places[np.unique(np.linspace(0, len(places) - 1, min(most, len(places))).astype(np.int64))]
+    x, _ = gather(torch.as_tensor(chosen))
+    return (x != 0).double().mean(dim=0).cpu().numpy()

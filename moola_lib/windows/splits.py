@@ -7,6 +7,7 @@ import pandas as pd
 
 from moola_lib.errors import UserError
 from moola_lib.labels.targets import WINDOW_BARS
+from moola_lib.market.segments import trade_dates
 
 
 @dataclass(frozen=True)
@@ -76,3 +77,29 @@ def split_by_time(
         rows.append((name, len(part), index[part[0]], index[part[-1] + window_bars - 1]))
     table = pd.DataFrame(rows, columns=["part", "n_windows", "first_bar", "last_bar"])
     return Split(*parts, table)
+
+
+def without_days(places, index, days, *, margin_days=1, window_bars=WINDOW_BARS):
+    """Return the places whose windows lie on none of the given trade dates, nor within `margin_days` of one.
+
+    Parameters
+    ----------
+    places : ndarray (n,), int64
+    index : DatetimeIndex, UTC
+        Stamps of the series.
+    days : ndarray, datetime64[D]
+        Trade dates, for example of the labelled windows.
+    margin_days : int
+        Neighbouring trade dates (of the series) that are left out as well.
+
+    Returns
+    -------
+    ndarray, int64
+    """
+    trade_date = trade_dates(index)
+    known = np.unique(trade_date)
+    is_near = np.isin(known, days)
+    for _ in range(margin_days):
+        is_near = is_near | np.r_[is_near[1:], False] | np.r_[False, is_near[:-1]]
+    is_barred = np.isin(trade_date, known[is_near])
+    return places[~(is_barred[places] | is_barred[places + window_bars - 1])]

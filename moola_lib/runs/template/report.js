@@ -25,10 +25,31 @@
       Object.assign(change, {
         "legend.orientation": "h", "legend.x": 0, "legend.xanchor": "left",
         "legend.yref": "container", "legend.y": 0, "legend.yanchor": "bottom",
-        "font.size": 11, "margin.l": 44, "margin.r": 12,
+        "font.size": 11, "title.font.size": 13, "margin.l": 44, "margin.r": 12,
       });
     }
     return change;
+  }
+
+  // A phone's width: break the title over lines, and make room below for a legend of many rows.
+  function fitNarrow(figure, layout) {
+    const title = typeof layout.title === "string" ? { text: layout.title } : layout.title;
+    if (title && title.text) {
+      const lines = [""];
+      for (const word of title.text.split(" ")) {
+        if ((lines.at(-1) + word).length > 42 && lines.at(-1)) lines.push("");
+        lines[lines.length - 1] += `${word} `;
+      }
+      layout.title = { ...title, text: lines.map((line) => line.trim()).join("<br>"), x: 0, xref: "container", pad: { l: 8 } };
+      layout.margin.t = (layout.margin.t ?? 48) + 16 * (lines.length - 1);
+      layout.height = (layout.height ?? 340) + 16 * (lines.length - 1);
+    }
+    const entries = figure.data.filter((trace) => trace.showlegend !== false && trace.name).length;
+    if (entries > 1) {
+      const room = 20 * Math.ceil(entries / 2) + 16;
+      layout.margin.b = (layout.margin.b ?? 46) + room;
+      layout.height = (layout.height ?? 340) + room;
+    }
   }
 
   async function draw(element) {
@@ -42,7 +63,9 @@
     layout.autosize = true;
     delete layout.width; // the column decides
     // Plotly's own margins are made for a screen of their own.
-    layout.margin ??= { l: 60, r: 24, t: layout.title ? 64 : 24, b: 56 };
+    layout.margin ??= layout.template?.layout?.margin ?? { l: 60, r: 24, t: layout.title ? 64 : 24, b: 56 };
+    layout.margin = { ...layout.margin };
+    if (narrow.matches) fitNarrow(figure, layout);
     if (layout.height) element.style.minHeight = `${layout.height}px`;
     const plainArrows = (layout.annotations || []).flatMap((a, i) => (a.arrowcolor ? [] : [i]));
     const plot = document.createElement("div");

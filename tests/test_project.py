@@ -1,0 +1,142 @@
+"""What the project says about itself is true: README, environment, notebooks, parameter files."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from moola_lib.runs.parameters import PARAMETERS
+from moola_lib.runs.parameters_check import check_parameters, load_model, read_yaml
+
+ROOT = Path(__file__).parent.parent
+STEMS = sorted(PARAMETERS)
+NOTEBOOKS = [ROOT / "notebooks" / f"{stem}.ipynb" for stem in STEMS]
+
+
+def pins():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return {name.lower(): version for name, version in (line.split("==") for line in lines if line)}
+
+
+def direct_dependencies():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return {*project["dependencies"], *project["optional-dependencies"]["test"]}
+
+
+def test_every_direct_dependency_is_pinned():
+    assert direct_dependencies() <= set(pins())
+
+
+def test_every_direct_dependency_says_why():
+    text = (ROOT / "pyproject.toml").read_text()
+    for line in re.findall(r'^    "([\w.-]+)",(.*)$', text.split("[project.scripts]")[0], re.M):
+        name, comment = line
+        assert "#" in comment or name in {"pytest", "ruff"}, f"{name} does not say why it is here"
+
+
+def test_torch_is_pinned_without_a_local_version():
+    assert pins()["torch"] == "2.13.0"
+    assert not any("+" in version for version in pins().values())
+
+
+def test_conda_environment_holds_the_same_versions():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert pip[0] == "-c constraints.txt" and pip[-1] == "-e ."
+    given = dict(line.split("==") for line in pip[1:-1])
+    assert given == {name: pins()[name] for name in direct_dependencies()}
+    assert pip[1].startswith("torch=="), "torch first"
+
+
+def cells_of(path, kind="code"):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+
+
+def assigned(source):
+    return {
+        target.id: ast.literal_eval(node.value)
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+    }
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=STEMS)
+def test_parameters_cell_repeats_the_models_defaults(path):
+    (cell,) = [cell for cell in cells_of(path) if "parameters" in cell.metadata.get("tags", [])]
+    model = load_model(path.stem, PARAMETERS)
+    assert assigned(cell.source) == model().model_dump()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=STEMS)
+def test_notebook_is_committed_executed_and_clean(path):
+    cells = cells_of(path)
+    assert all(cell.execution_count for cell in cells), "run `make notebooks`"
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    text = path.read_text()
+    assert not re.search(r"/(home|root|Users|work|tmp)/\w", text), "a machine's path"
+    assert "papermill" not in nbformat.read(path, as_version=4).metadata
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=STEMS)
+def test_notebook_has_the_houses_form(path):
+    titles = [line for cell in cells_of(path, "markdown") for line in cell.source.splitlines() if line.startswith("#")]
+    assert titles[0].startswith(f"# {path.stem[:2]} · ")
+    assert titles[1] == "## Parameters"
+    assert titles[-3:] == ["## Findings", "## Gates", "## Run record"]
+    longest = max(len(cell.source.splitlines()) for cell in cells_of(path))
+    assert longest <= 40, f"a cell of {longest} lines belongs in moola_lib"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.glob("params/*/*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
+def test_parameter_file_is_valid_differs_and_gives_reasons(path):
+    values = read_yaml(path)
+    model = load_model(path.stem, PARAMETERS)
+    checked = check_parameters(model, values, str(path))
+    defaults = model().model_dump()
+    same = [name for name in values if getattr(checked, name) == defaults[name]]
+    assert not same, f"{same} repeat the default"
+    bare = [line for line in path.read_text().splitlines() if not line.startswith("#") and line and "#" not in line]
+    assert not bare, f"no reason given: {bare}"
+
+
+def test_both_profiles_cover_every_notebook():
+    for profile in ("research", "runpod"):
+        assert sorted(path.stem for path in (ROOT / "params" / profile).glob("*.yaml")) == STEMS
+
+
+def test_readme_names_only_what_exists():
+    text = (ROOT / "README.md").read_text()
+    for path in re.findall(r"\]\((?!http|#)([^)]+)\)", text):
+        assert (ROOT / path).exists(), path
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"`?make ([a-z]+)", text)) <= targets
+    for path in re.findall(r"params/\w+/\w+\.yaml", text):
+        assert (ROOT / path).exists(), path
+    for stem in STEMS:
+        assert stem in text
+
+
+def test_readme_commands_parse():
+    from moola_lib.cli import _parser
+
+    text = (ROOT / "README.md").read_text()
+    commands = re.findall(r"^(?:\.venv/bin/)?moola (.+?)(?:\s+#.*)?$", text, re.M)
+    assert len(commands) >= 5
+    for command in commands:
+        _parser().parse_args(command.split())
+
+
+def test_readme_tree_names_every_room():
+    text = (ROOT / "README.md").read_text()
+    for room in (ROOT / "moola_lib").iterdir():
+        if room.is_dir() and room.name != "__pycache__":
+            assert f"{room.name}/" in text, room.name

@@ -31,7 +31,7 @@ def clip(value, low, high):
 def segments(n_bars, segment_starts):
     """Pairs (first bar, bar after the last) of every segment."""
     starts = [int(start) for start in segment_starts]
-    return list(zip(starts, starts[1:] + [n_bars], strict=True))
+    return list(zip(starts, [*starts[1:], n_bars], strict=True))
 
 
 def true_range(high, low, previous_close):

@@ -89,7 +89,7 @@ def test_relativity11_names():
 def test_first_rows_of_each_segment_are_not_valid(feature_set):
     frame, starts = sample_frame()
     expected = np.ones(len(frame), dtype=bool)
-    for first, end in zip(starts, starts[1:] + [len(frame)], strict=True):
+    for first, end in zip(starts, [*starts[1:], len(frame)], strict=True):
         expected[first : min(first + WARM_UP_BARS, end)] = False
     assert np.array_equal(build_features(frame, feature_set=feature_set).is_valid, expected)
 

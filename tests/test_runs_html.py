@@ -2,17 +2,14 @@
 
 import html
 import json
-import os
 import re
-from pathlib import Path
 
 import nbformat
 import pytest
+from chromium import open_page
 from toy_project import FIGURE, notebook
 
 from moola_lib.runs.html import render_report
-
-CHROMIUM = Path("/usr/bin/chromium")
 
 TABLE = """<div><style scoped>th {color: red}</style><table border="1" class="dataframe">
 <thead><tr style="text-align: right;"><th></th><th>name</th><th>value</th></tr></thead>
@@ -115,33 +112,11 @@ def test_outputs_are_escaped_folded_and_wrapped(page):
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_chromium_draws_it_offline_at_phone_width(page, scheme):
-    if not CHROMIUM.exists() and not os.environ.get("CI"):
-        pytest.skip(f"{CHROMIUM} is missing")
-    from playwright.sync_api import sync_playwright
-
-    asked, errors = [], []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=str(CHROMIUM),
-            args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
-        )
-        context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme=scheme)
-
-        def refuse(route):
-            asked.append(route.request.url)
-            route.abort()
-
-        context.route(re.compile("^(?!file:|data:|blob:)"), refuse)
-        tab = context.new_page()
-        tab.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-        tab.on("pageerror", lambda error: errors.append(str(error)))
-        tab.goto(page.as_uri())
-        tab.wait_for_function("document.documentElement.dataset.figures === 'drawn'")
+    with open_page(page, scheme=scheme) as (tab, asked, errors):
         assert tab.locator(".figure svg.main-svg").count() > 0
         assert tab.locator(".figure .scatterlayer path.js-line").count() == 1
         width = tab.evaluate("document.documentElement.scrollWidth")
         ink = tab.evaluate("getComputedStyle(document.querySelector('.gtitle')).fill")
-        browser.close()
     assert asked == []
     assert errors == []
     assert width <= 390

@@ -119,14 +119,14 @@ def test_finish_writes_the_record(root):
     assert dict(zip(frame["entry"], frame["value"], strict=True))["data: fingerprint"] == "ab"
 
 
-def test_progress_is_one_line_per_epoch_and_a_file(root, monkeypatch, capsys):
+def test_progress_records_every_epoch_and_prints_the_last(root, monkeypatch, capsys):
     monkeypatch.setenv("MOOLA_RUN_ID", "r1")
     run = start()
     for epoch in (1, 2):
         run.progress({"epoch": epoch, "n_epochs": 2, "loss": 0.25, "label": "fold 1"})
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2
-    assert lines[1] == "fold 1  epoch 2/2  loss 0.25  0:00 left"
+    assert len(lines) == 1
+    assert lines[0] == "fold 1  epoch 2/2  loss 0.25  0:00 left"
     rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
     monkeypatch.delenv("MOOLA_RUN_ID")

@@ -1,0 +1,143 @@
+"""Small shared inputs: hand-made bars with every kind of break, and a simulated market with its labels."""
+
+import os
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from moola_lib.market.bars import Bars, clean_bars
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is first imported: tiny models gain nothing from more
+
+TICK = 0.25
+ZONE = "America/New_York"
+
+
+@dataclass(frozen=True)
+class TinyBars:
+    """Hand-made bars, and where their weekend, hole, half-day and roll lie (positions of the bars after them)."""
+
+    frame: pd.DataFrame
+    bars: Bars
+    weekend: int
+    hole: int
+    half_day: int
+    roll: int
+
+
+def walk_frame(stamps, *, seed=17, symbol="NQH4", price=18_000.0):
+    """Bars on ticks whose open is the close before, at the given UTC stamps."""
+    rng = np.random.default_rng(seed)
+    close = price + TICK * np.cumsum(rng.integers(-6, 7, len(stamps)))
+    opens = np.r_[price, close[:-1]]
+    wicks = TICK * rng.integers(0, 6, (2, len(stamps)))
+    return pd.DataFrame(
+        {
+            "open": opens,
+            "high": np.maximum(opens, close) + wicks[0],
+            "low": np.minimum(opens, close) - wicks[1],
+            "close": close,
+            "volume": rng.integers(1, 500, len(stamps)).astype(float),
+            "symbol": symbol,
+        },
+        index=pd.DatetimeIndex(stamps, name="ts"),
+    )
+
+
+def minutes(first, n):
+    """`n` one-minute UTC stamps from a New York wall time."""
+    return pd.date_range(pd.Timestamp(first, tz=ZONE).tz_convert("UTC"), periods=n, freq="min")
+
+
+@pytest.fixture(scope="session")
+def plain_frame():
+    """Forty bars without a break."""
+    return walk_frame(minutes("2024-03-05 10:00", 40))
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Four sessions around the change to daylight saving time on 2024-03-10, in the March expiry week."""
+    pieces = [
+        minutes("2024-03-08 14:00", 180),  # Friday to its close at 17:00
+        minutes("2024-03-10 18:00", 130),  # Sunday evening: Monday's session
+        minutes("2024-03-10 20:40", 120),  # after a hole of half an hour
+        minutes("2024-03-11 18:00", 115),  # Tuesday, a half-day
+        minutes("2024-03-12 18:00", 120),  # Wednesday, in the next contract
+    ]
+    stamps = pieces[0].append(pieces[1:])
+    frame = walk_frame(stamps)
+    edges = np.cumsum([len(piece) for piece in pieces])
+    frame.iloc[edges[3] :, :4] = np.round(frame.iloc[edges[3] :, :4] * 1.01 / TICK) * TICK
+    return TinyBars(frame, clean_bars(frame, source="tiny"), *map(int, edges[:4]))
+
+
+@pytest.fixture(scope="session")
+def market():
+    """Six simulated sessions with 48 planted windows."""
+    from moola_lib.market import simulate_bars
+
+    return simulate_bars(n_sessions=6, seed=5)
+
+
+@pytest.fixture(scope="session")
+def table(market):
+    """The feature table of `market`."""
+    from moola_lib.features import build_features
+
+    return build_features(market.bars)
+
+
+@pytest.fixture(scope="session")
+def gather(table):
+    """Windows of `table`."""
+    from moola_lib.windows.gather import WindowGatherer
+
+    return WindowGatherer(table)
+
+
+@pytest.fixture(scope="session")
+def labelled(market, table):
+    """Forty labelled windows of `market`, in time order."""
+    from moola_lib.labels import labels_from_planted
+    from moola_lib.windows import place_labels
+
+    # every planted window of the lesser class, so that the proportions can be met
+    labels = labels_from_planted(market.planted, symbol="SIM", n_windows=36)
+    return place_labels(labels, market.bars.frame, table.starts)[0]
+
+
+@pytest.fixture
+def make_windows():
+    """Build LabelledWindows from lists of spans, for metrics worked by hand."""
+    from moola_lib.windows import LabelledWindows
+
+    def make(spans, states, days=None, places=None):
+        width = max(1, *(len(each) for each in spans))
+        padded = np.full((len(spans), width, 2), -1, np.int64)
+        for row, each in enumerate(spans):
+            if each:
+                padded[row, : len(each)] = each
+        n = len(spans)
+        days = np.arange(n) if days is None else np.asarray(days)
+        return LabelledWindows(
+            window_id=np.array([f"w{row}" for row in range(n)]),
+            place=np.arange(n) * 2000 if places is None else np.asarray(places),
+            day=np.datetime64("2024-01-02") + days.astype("timedelta64[D]"),
+            has_expansion=padded[:, 0, 0] >= 0,
+            start=padded[:, 0, 0],
+            end=padded[:, 0, 1],
+            spans=padded,
+            state=np.asarray(states, np.int64),
+        )
+
+    return make
+
+
+@pytest.fixture
+def tools():
+    """Helpers for building further bars."""
+    return SimpleNamespace(walk_frame=walk_frame, minutes=minutes, tick=TICK)

@@ -1,0 +1,137 @@
+"""Every figure is drawn from a frame or arrays, in the common style."""
+
+import inspect
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from moola_lib.figures import balance, candles, features, theme, training
+from moola_lib.labels import expansion_targets
+from moola_lib.models.jade import TASKS
+
+ROOMS = (balance, candles, features, training)
+SHARES = pd.DataFrame([[0.4, 0.1, 0.3, 0.2], [0.1, 0.7, 0.1, 0.1]], index=["a", "b"], columns=TASKS)
+LINES = {task: [0.1, 0.2, 0.3] for task in TASKS}
+SKILL = pd.DataFrame(
+    {
+        "feature": ["x", "y"],
+        "skill vs interpolation": [0.2, -9.0],
+        "skill vs mean": [0.4, 0.1],
+        "low": [0.1, -10.0],
+        "high": [0.3, -8.0],
+    }
+)
+SCORE = pd.DataFrame(
+    {
+        "metric": ["hit3_start", "joint3"],
+        "meaning": ["start within 3 bars", "both edges"],
+        "value": [0.5, 0.3],
+        "low": [0.4, 0.2],
+        "high": [0.6, 0.4],
+        "constant": [0.2, np.nan],
+    }
+)
+CURVE = pd.DataFrame({"within_bars": range(11), "start": np.linspace(0, 1, 11), "both": np.linspace(0, 0.8, 11)})
+RNG = np.random.default_rng(1)
+FIGURES = {
+    "shares_figure": lambda frame: balance.shares_figure(SHARES, title="t", threshold=0.05),
+    "trajectories_figure": lambda frame: balance.trajectories_figure(
+        {"fixed": LINES, "log": LINES, "ema": LINES, "manual": LINES}, title="t", y="share", reference=0.05
+    ),
+    "window_figure": lambda frame: candles.window_figure(
+        frame.iloc[:105], truth=(40, 50), guess=(42, 55), probability=np.linspace(0, 1, 105),
+        countdown={"true": np.zeros(105), "model": np.ones(105)},
+    ),
+    "overview_figure": lambda frame: candles.overview_figure(frame, breaks=frame.index[[100]]),
+    "targets_figure": lambda frame: candles.targets_figure(expansion_targets(50, 65), title="t"),
+    "distributions_figure": lambda frame: features.distributions_figure(
+        {name: (np.linspace(0, 1, 11), np.full(10, 0.1)) for name in "abcd"}
+    ),
+    "density_figure": lambda frame: features.density_figure(RNG.random((105, 3)), list("abc")),
+    "flips_figure": lambda frame: features.flips_figure(
+        pd.DataFrame({"rule": ["legacy", "primary"], "flip_share": [0.98, 0.05]})
+    ),
+    "positions_figure": lambda frame: features.positions_figure(np.arange(30, 75), np.arange(6, 51)),
+    "curves_figure": lambda frame: training.curves_figure(
+        {"train": [3.0, 2.0], "validation": [3.1, 2.2]}, title="t", y="loss", reference=("mean", 2.5), log_y=True
+    ),
+    "reconstruction_figure": lambda frame: training.reconstruction_figure(
+        *RNG.random((3, 105)), RNG.random(105) < 0.2, "range_z", title="t"
+    ),
+    "skill_figure": lambda frame: training.skill_figure(SKILL),
+    "baselines_figure": lambda frame: training.baselines_figure(
+        {"a": SCORE, "b": SCORE}, ["hit3_start", "joint3"], ["constant"], title="t"
+    ),
+    "hits_figure": lambda frame: training.hits_figure({"model": CURVE, "constant": CURVE}),
+    "confusion_figure": lambda frame: training.confusion_figure(
+        pd.DataFrame([[3, 1], [2, 4]], index=["c", "r"], columns=["c", "r"])
+    ),
+}  # fmt: skip
+
+
+def public_figures():
+    return {
+        name
+        for room in ROOMS
+        for name, each in inspect.getmembers(room, inspect.isfunction)
+        if each.__module__ == room.__name__ and name.endswith("_figure")
+    }
+
+
+def test_every_figure_is_drawn_here():
+    assert public_figures() == set(FIGURES)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_has_traces_a_title_and_the_common_look(name, tiny):
+    figure = FIGURES[name](tiny.frame)
+    assert isinstance(figure, go.Figure) and len(figure.data) >= 1
+    assert figure.layout.title.text
+    assert figure.layout.template.layout.colorway == theme.TEMPLATE.layout.colorway
+    assert len(figure.to_json()) > 500
+
+
+def values(axis):
+    """Numbers of a trace, whatever plotly keeps them in."""
+    return np.asarray(axis, dtype=float)
+
+
+def test_a_window_without_answers_is_only_candles(tiny):
+    figure = candles.window_figure(tiny.frame.iloc[:105])
+    assert [trace.type for trace in figure.data] == ["candlestick"]
+    np.testing.assert_allclose(values(figure.data[0].close), tiny.frame["close"].iloc[:105])
+
+
+def test_a_span_is_drawn_around_its_bars(tiny):
+    figure = candles.window_figure(tiny.frame.iloc[:105], truth=(40, 50))
+    assert (figure.layout.shapes[0].x0, figure.layout.shapes[0].x1) == (39.5, 50.5)
+    assert any("40–50" in (trace.name or "") for trace in figure.data)
+
+
+def test_hidden_runs_are_shaded():
+    is_masked = np.zeros(105, bool)
+    is_masked[[0, 1, 50, 104]] = True
+    figure = training.reconstruction_figure(*RNG.random((3, 105)), is_masked, "x", title="t")
+    assert [(s.x0, s.x1) for s in figure.layout.shapes] == [(-0.5, 1.5), (49.5, 50.5), (103.5, 104.5)]
+
+
+def test_bars_of_shares_are_the_shares():
+    figure = balance.shares_figure(SHARES, title="t")
+    for trace in figure.data:
+        np.testing.assert_array_equal(values(trace.x), SHARES[trace.name])
+
+
+def test_skill_is_cut_for_display_but_never_raised():
+    figure = training.skill_figure(SKILL)
+    np.testing.assert_allclose(values(figure.data[0].x), [0.2, -1.5])
+    assert (values(figure.data[0].error_x.array) >= 0).all()
+    assert (values(figure.data[0].error_x.arrayminus) >= 0).all()
+
+
+def test_figures_leave_their_input_alone(tiny):
+    before = tiny.frame.copy()
+    for draw in FIGURES.values():
+        draw(tiny.frame)
+    pd.testing.assert_frame_equal(tiny.frame, before)

@@ -1,0 +1,141 @@
+"""Masks hide what they promise; samplers and the time warp keep their word."""
+
+import numpy as np
+import pytest
+import torch
+
+from moola_lib.labels import expansion_targets
+from moola_lib.windows.augment import warp_batch
+from moola_lib.windows.masks import MASKS
+from moola_lib.windows.samplers import balanced_batches, shuffled_batches
+
+
+def generator(seed=1):
+    return torch.Generator().manual_seed(seed)
+
+
+def runs(mask):
+    """Lengths of hidden runs that touch no edge of their window."""
+    found = []
+    for row in mask.numpy():
+        edges = np.diff(row.astype(int))
+        first, last = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+        if len(first) and len(last):
+            last = last[last > first[0]]
+            found += list(last[: len(first)] - first[: len(last)])
+    return np.array(found)
+
+
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("ratio", [0.15, 0.4])
+def test_the_expected_share_is_hidden(name, ratio):
+    mask = MASKS[name]((3000, 105), ratio, generator())
+    assert mask.dtype == torch.bool and mask.shape == (3000, 105)
+    assert mask.float().mean().item() == pytest.approx(ratio, abs=0.01)
+    assert mask.float().mean(dim=0).numpy() == pytest.approx(ratio, abs=0.05)  # no place is favoured
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_every_window_hides_at_least_one_bar(name):
+    mask = MASKS[name]((2000, 20), 0.001, generator())
+    assert mask.any(dim=1).all()
+    assert mask.sum(dim=1).float().mean() < 1.2
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_masks_are_reproducible(name):
+    one, two, other = (MASKS[name]((50, 105), 0.15, generator(seed)) for seed in (3, 3, 4))
+    assert torch.equal(one, two) and not torch.equal(one, other)
+
+
+def test_span_lengths_are_geometric_with_their_mean():
+    mask = MASKS["span"]((4000, 400), 0.15, generator(), mean_bars=10)
+    lengths = runs(mask)
+    assert lengths.mean() == pytest.approx(10, rel=0.05)
+    assert lengths.std() == pytest.approx(np.sqrt(90), rel=0.08)  # sd of a geometric: sqrt(mean (mean - 1))
+    assert (lengths == 1).mean() == pytest.approx(0.1, abs=0.02)
+
+
+def test_single_bars_are_mostly_alone():
+    mask = MASKS["single"]((4000, 105), 0.15, generator())
+    inner = mask[:, 1:-1]
+    alone = inner & ~mask[:, :-2] & ~mask[:, 2:]
+    assert (alone.sum() / inner.sum()).item() == pytest.approx(0.72, abs=0.02)
+
+
+def test_shuffled_batches_show_every_row_once():
+    batches = list(shuffled_batches(23, 5, generator()))
+    assert [len(batch) for batch in batches] == [5, 5, 5, 5, 3]
+    rows = torch.cat(batches)
+    assert sorted(rows.tolist()) == list(range(23)) and rows.tolist() != list(range(23))
+
+
+def test_balanced_batches_show_each_class_equally_often():
+    classes = torch.tensor([0] * 360 + [1] * 40)
+    rows = torch.cat([torch.cat(list(balanced_batches(classes, 29, generator(seed)))) for seed in range(10)])
+    assert len(rows) == 4000
+    assert (classes[rows] == 1).float().mean().item() == pytest.approx(0.5, abs=0.03)
+
+
+def test_balanced_batches_take_a_missing_class():
+    rows = torch.cat(list(balanced_batches(torch.tensor([0, 0, 2, 2]), 3, generator())))
+    assert len(rows) == 4 and set(rows.tolist()) <= {0, 1, 2, 3}
+
+
+@pytest.fixture
+def batch():
+    spans = np.array([[40, 48], [30, 33], [74, 104], [-1, -1]])
+    has = spans[:, 0] >= 0
+    made = expansion_targets(np.where(has, spans[:, 0], 0), np.where(has, spans[:, 1], 0))
+    keep = has[:, None].astype(np.float32)
+    made_pointers = np.stack([made.centre, made.length], axis=1).astype(np.float32)
+    return {
+        "x": torch.randn(4, 105, 3, generator=generator()),
+        "is_valid": torch.ones(4, 105, dtype=torch.bool),
+        "pointers": torch.as_tensor(made_pointers * keep),
+        "inside": torch.as_tensor(made.mask * keep),
+        "countdown": torch.as_tensor(made.countdown * keep),
+        "type": torch.tensor([0, 1, 0, 2]),
+        "has_expansion": torch.as_tensor(has),
+    }, (spans[:, 0], spans[:, 1])
+
+
+def test_a_warp_of_probability_0_is_the_batch_itself(batch):
+    assert warp_batch(*batch, 0.0, generator()) is batch[0]
+
+
+def test_a_warp_moves_features_and_keeps_targets_of_one_span(batch):
+    plain, spans = batch
+    warped = warp_batch(plain, spans, 1.0, generator())
+    assert not torch.equal(warped["x"], plain["x"])
+    for row in range(3):
+        inside = warped["inside"][row].numpy()
+        start, end = inside.argmax(), 104 - inside[::-1].argmax()
+        made = expansion_targets(start, end)
+        np.testing.assert_array_equal(inside, made.mask)
+        np.testing.assert_array_equal(warped["countdown"][row], made.countdown)
+        np.testing.assert_allclose(warped["pointers"][row], [made.centre, made.length], atol=1e-7)
+        assert abs(start - spans[0][row]) <= 12 and abs(end - spans[1][row]) <= 12
+    for name in ("inside", "countdown", "pointers"):
+        assert not warped[name][3].any()
+    assert torch.equal(warped["type"], plain["type"])
+
+
+def test_a_warp_keeps_both_ends_of_the_window(batch):
+    warped = warp_batch(*batch, 1.0, generator())
+    torch.testing.assert_close(warped["x"][:, [0, -1]], batch[0]["x"][:, [0, -1]])
+
+
+def test_a_warp_carries_the_features_of_the_span_along(batch):
+    plain, spans = batch
+    plain["x"] = plain["inside"].unsqueeze(-1).repeat(1, 1, 3)
+    warped = warp_batch(plain, spans, 1.0, generator())
+    agreement = ((warped["x"][..., 0] > 0.5) == (warped["inside"] > 0.5)).float().mean(dim=1)
+    assert (agreement > 0.97).all()
+
+
+def test_windows_a_warp_spares_are_untouched(batch):
+    plain, spans = batch
+    warped = warp_batch(plain, spans, 1e-9, generator())
+    for name, value in plain.items():
+        assert torch.equal(warped[name], value), name

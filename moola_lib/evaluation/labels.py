@@ -24,13 +24,13 @@ def compare_with_rule(windows, frame, rule=DEFAULT_RULE, *, min_overlap=0.5):
     DataFrame
         `figure` and `value`: `recall` (share of labelled expansions found),
         `precision` (share of the surges inside the windows that find one),
-        `surges per window`, and `same state` (share of the found ones to which
-        the rule gives the labelled state).
+        `surges per window`, and `same state` (share of the windows whose first
+        expansion is found in which the rule gives the labelled state).
     """
     surges = find_surges(frame, rule)
     start, end = surges["start"].to_numpy(), surges["end"].to_numpy()
     is_second = (surges["label"] == "retracement").to_numpy()
-    n_found = n_wanted = n_right = n_surges = same_state = 0
+    n_found = n_first = n_wanted = n_right = n_surges = same_state = 0
     for row in range(len(windows)):
         first = windows.place[row]
         inside = np.flatnonzero((start >= first) & (end < first + WINDOW_BARS))
@@ -39,15 +39,15 @@ def compare_with_rule(windows, frame, rule=DEFAULT_RULE, *, min_overlap=0.5):
         n_wanted += len(spans)
         n_surges += len(inside)
         n_found += int(overlap.any(axis=1).sum())
+        n_first += int(overlap[:1].any())
         n_right += int(overlap.any(axis=0).sum())
         matched = overlap[:1].any(axis=0)
         same_state += int(matched.any() and is_second[inside[matched.argmax()]] == (windows.state[row] == 1))
-    first_found = max(n_found, 1)
     figures = {
         "recall": n_found / max(n_wanted, 1),
         "precision": n_right / max(n_surges, 1),
         "surges per window": n_surges / len(windows),
-        "same state": same_state / first_found,
+        "same state": same_state / max(n_first, 1),
     }
     return pd.DataFrame(figures.items(), columns=["figure", "value"])
 

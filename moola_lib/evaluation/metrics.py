@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from moola_lib.errors import UserError
 from moola_lib.evaluation.intervals import day_block_weights, interval
 from moola_lib.labels.targets import COUNTDOWN_CLIP_BARS, WINDOW_BARS, span_from_pointers, start_from_countdown
 
@@ -93,6 +94,14 @@ def decode_spans(outputs, decoder="inside"):
     -------
     (start, end) : ndarray (n,), int64, inside the window.
     """
+    needed = {
+        "inside": ["inside_probability"],
+        "pointers": ["centre", "length"],
+        "countdown": ["countdown", "centre", "length"],
+    }
+    missing = [name for name in needed[decoder] if name not in outputs]
+    if missing:
+        raise UserError(f"decoder {decoder} needs {missing[0]}, which the model does not give; switch its head on")
     if decoder == "inside":
         p = np.clip(outputs["inside_probability"].astype(np.float64), 1e-6, 1 - 1e-6)
         mean = p.mean(axis=1, keepdims=True)

@@ -136,6 +136,11 @@ def check_labels(frame, *, source="the label table", window_bars=WINDOW_BARS):
     for row in np.flatnonzero(table.duplicated(["window_id", "expansion_start"])):
         key = f"{table['window_id'][row]}, {_show(start[row])}"
         wrong.append(f"row {row + 1}: the key (window_id, expansion_start) = ({key}) occurs twice")
+    for window_id, group in table[table["window_id"].duplicated(keep=False)].groupby("window_id"):
+        if group["window_start"].nunique() > 1:
+            wrong.append(f"window {window_id}: {group['window_start'].nunique()} different window_start")
+        if (group["label"] == "none").any():
+            wrong.append(f"window {window_id}: a row says none, another row gives it an expansion or none again")
     if wrong:
         raise UserError(f"{source} breaks the rules of a label table in {len(wrong)} place(s): " + "; ".join(wrong))
     table["window_id"] = table["window_id"].astype(str)

@@ -36,6 +36,23 @@ class Checkpoints:
         """Path of the checkpoint with the lowest score."""
         return self.folder / "checkpoint_best.safetensors"
 
+    def to_resume(self, resume):
+        """Return the checkpoint to go on from, or None for a fresh start.
+
+        Raises
+        ------
+        UserError
+            A fresh start is asked for in a folder that holds another training's
+            checkpoints: its best epochs would be mixed with ours.
+        """
+        if not self.latest.exists():
+            return None
+        if not resume:
+            raise UserError(
+                f"{self.folder} holds checkpoints of an earlier training; resume it or choose another folder"
+            )
+        return self.latest
+
     def save(self, state, *, score, epoch):
         """Write the state of an epoch.
 

@@ -121,8 +121,9 @@ def finetune(
     n_epochs = settings.n_frozen_epochs + settings.n_unfrozen_epochs
     history, best, best_weights = [], math.inf, None
     optimizer = _optimizer(model, settings, is_frozen=settings.n_frozen_epochs > 0)
-    if resume and checkpoints is not None and checkpoints.latest.exists():
-        before, optimizer = _resume(checkpoints.latest, model, settings, {"order": order}, balance)
+    saved = checkpoints.to_resume(resume) if checkpoints is not None else None
+    if saved is not None:
+        before, optimizer = _resume(saved, model, settings, {"order": order}, balance)
         history, start_losses, start_validation = before["history"], before["start"], before["start_validation"]
         best = min(row["selection_loss"] for row in history)
         best_weights = read_weights(checkpoints.best, model)

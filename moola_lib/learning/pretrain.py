@@ -148,8 +148,9 @@ def pretrain(
     n_batches = math.ceil(per_epoch / settings.batch_size)
     n_steps = n_batches * settings.n_epochs
     history, best, best_weights = [], math.inf, None
-    if resume and checkpoints is not None and checkpoints.latest.exists():
-        history = restore_training(checkpoints.latest, model, optimizer, generators)["history"]
+    saved = checkpoints.to_resume(resume) if checkpoints is not None else None
+    if saved is not None:
+        history = restore_training(saved, model, optimizer, generators)["history"]
         best = min(row["validation_huber"] for row in history)
         best_weights = read_weights(checkpoints.best, model)
 
@@ -174,6 +175,7 @@ def pretrain(
                 clean, is_valid = gather(train_places[chosen[rows]])
                 is_masked = draw_mask(is_valid.shape, settings, noise)
                 jitter = torch.randn(clean.shape, generator=noise, device=device) * settings.jitter
+                jitter = jitter * is_valid.unsqueeze(-1)  # invalid rows enter as 0
                 outputs = model(clean + jitter, is_masked)
                 huber = masked_huber(outputs["reconstruction"], clean, _scored(is_masked, is_valid), scale=scale)
                 # σ learns from a detached loss: it is reported, and cannot change what the encoder learns

@@ -31,7 +31,7 @@ class Split:
 def split_by_time(
     places, index, *, fractions=(0.70, 0.15, 0.15), dates=None, embargo_bars=WINDOW_BARS, window_bars=WINDOW_BARS
 ):
-    """Split windows into train, validation and test by time.
+    """Split windows into train, validation and test by time, between sessions: no trade date lies in two parts.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def split_by_time(
     fractions : (float, float, float)
         Shares of the span of bars the windows cover; sum 1.
     dates : (str, str), optional
-        Last day of train and of validation (inclusive, UTC), instead of fractions.
+        Last trade date of train and of validation (inclusive), instead of fractions.
     embargo_bars : int
         Bars between the last bar of one part and the first bar of the next.
     window_bars : int
@@ -60,11 +60,13 @@ def split_by_time(
         raise UserError(f"split fractions {tuple(fractions)} must be positive and sum to 1")
     places = np.sort(np.asarray(places))
     first, last = places[0], places[-1] + window_bars
+    trade_date = trade_dates(index)
     if dates is None:
-        cuts = first + np.round(np.cumsum(fractions[:2]) * (last - first)).astype(np.int64)
+        wanted = first + np.round(np.cumsum(fractions[:2]) * (last - first)).astype(np.int64)
+        opens = np.flatnonzero(np.r_[True, trade_date[1:] != trade_date[:-1]])
+        cuts = opens[np.abs(opens - wanted[:, None]).argmin(axis=1)]  # the nearest start of a session
     else:
-        day_after = [pd.Timestamp(day, tz="UTC") + pd.Timedelta(days=1) for day in dates]
-        cuts = index.searchsorted(pd.DatetimeIndex(day_after))
+        cuts = np.searchsorted(trade_date, np.array(dates, "datetime64[D]"), side="right")
     edges = [(first, cuts[0]), (cuts[0] + embargo_bars, cuts[1]), (cuts[1] + embargo_bars, last)]
     parts = [places[(places >= low) & (places + window_bars <= high)] for low, high in edges]
     rows = []

@@ -74,6 +74,12 @@ class Checkpoints:
         for old in kept[self.top_k :]:
             self._path(*old).unlink(missing_ok=True)
 
+    def keep_best(self):
+        """Delete all but the best: what a finished training needs no more."""
+        for path in self.folder.glob("checkpoint_*.safetensors"):
+            if path != self.best:
+                path.unlink()
+
     def _kept(self):
         """Return (score, epoch) of the top-k files on disk."""
         found = []

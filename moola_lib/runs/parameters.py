@@ -94,7 +94,7 @@ class Pretraining(NotebookParameters, Compute):
     max_samples: int | None = Field(None, ge=8, description="most windows to use; null: all")
     is_away_from_labels: bool = Field(True, description="leave out labelled days and their neighbours")
     windows_per_epoch: int | None = Field(None, ge=8, description="windows drawn for each epoch; null: all")
-    n_epochs: int = Field(16, ge=1, le=1000, description="epochs")
+    n_epochs: int = Field(40, ge=1, le=1000, description="epochs")
     batch_size: int = Field(32, ge=1, le=65_536, description="windows per step")
     learning_rate: Rate = Field(2e-3, description="peak rate, after warm-up")
     final_learning_rate: Rate = Field(1e-4, description="rate of the last step")

@@ -8,17 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moola_lib.evaluation.intervals import day_block_weights, interval
-from moola_lib.evaluation.metrics import (
-    METRICS,
-    Prediction,
-    best_threshold,
-    compare_predictions,
-    decode_spans,
-    describe_score,
-    hit_curve,
-    metric_functions,
-    score_prediction,
-)
+from moola_lib.evaluation.metrics import METRICS, Prediction, best_threshold, decode_spans, metric_functions
+from moola_lib.evaluation.scores import compare_predictions, describe_score, hit_curve, score_prediction
 from moola_lib.labels import expansion_targets
 
 BARS = np.arange(105)

@@ -11,7 +11,7 @@ TRUTH, GUESS = "rgba(0, 158, 115, 0.18)", "rgba(213, 94, 0, 0.16)"
 
 GRID, ZERO = "rgba(128,128,128,0.2)", "rgba(128,128,128,0.4)"
 MARGIN = {"l": 58, "r": 16, "t": 48, "b": 46}
-LEGEND_GAP = 54  # pixels from the plot to the legend: tick labels and the axis title stand between
+LEGEND_GAP = 66  # pixels from the plot to the legend: tick labels and the axis title stand between
 
 TEMPLATE = go.layout.Template(
     layout={

@@ -127,7 +127,7 @@ def hits_figure(curves, *, title="Share of windows within k bars"):
     Parameters
     ----------
     curves : dict of str to DataFrame
-        From `evaluation.metrics.hit_curve`.
+        From `evaluation.scores.hit_curve`.
     """
     figure = go.Figure()
     for k, (name, curve) in enumerate(curves.items()):

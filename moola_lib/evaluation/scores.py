@@ -1,0 +1,136 @@
+"""Methods beside their baselines: figures, intervals, paired differences, and the words for them."""
+
+import numpy as np
+import pandas as pd
+
+from moola_lib.evaluation.intervals import day_block_weights, interval
+from moola_lib.evaluation.metrics import METRICS, metric_functions
+
+
+def score_prediction(windows, predictions, *, is_valid=None, n_bootstrap=1000, seed=17):
+    """Score one method beside its baselines, with day-block intervals.
+
+    Parameters
+    ----------
+    windows : LabelledWindows
+    predictions : dict of str to Prediction
+        The first entry is the method; the others are its baselines.
+    is_valid : ndarray (n, K), bool, optional
+    n_bootstrap, seed : int
+
+    Returns
+    -------
+    DataFrame
+        One row per metric: `metric`, `meaning`, `unit`, the method's `value`,
+        `low`, `high`, `n`, one column per baseline (NaN where it does not
+        define the figure), `best_baseline`, `difference` to it with
+        `difference_low` and `difference_high` (paired; positive = better).
+    """
+    answer, *_ = predictions.values()
+    others = list(predictions.items())[1:]
+    weights = day_block_weights(windows.day, n_bootstrap=n_bootstrap, seed=seed)
+    ones = np.ones((1, len(windows)))
+    own = metric_functions(windows, answer, is_valid=is_valid)
+    rivals = {name: metric_functions(windows, other, is_valid=is_valid) for name, other in others}
+    rows = []
+    for name, figure in own.items():
+        metric = METRICS[name]
+        resampled = figure(weights)
+        low, high = interval(resampled)
+        row = {"metric": name, "meaning": metric.meaning, "unit": metric.unit, "value": float(figure(ones)[0])}
+        row |= {"low": low, "high": high, "n": int(windows.has_expansion.sum())}
+        levels = {rival: float(figures[name](ones)[0]) for rival, figures in rivals.items() if name in figures}
+        row |= {rival: levels.get(rival, np.nan) for rival in rivals}
+        sign = 1 if metric.is_higher_better else -1
+        if levels:
+            best = max(levels, key=lambda rival: sign * levels[rival])
+            difference = sign * (resampled - rivals[best][name](weights))
+            row["best_baseline"] = best
+            row["difference"] = sign * (row["value"] - levels[best])
+            row["difference_low"], row["difference_high"] = interval(difference)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def compare_predictions(windows, answer, other, *, is_valid=None, n_bootstrap=1000, seed=17):
+    """Compare two methods on the same windows and the same resampled days.
+
+    Parameters
+    ----------
+    windows : LabelledWindows
+    answer, other : Prediction
+    is_valid : ndarray (n, K), bool, optional
+    n_bootstrap, seed : int
+
+    Returns
+    -------
+    DataFrame
+        Per metric that both define: `metric`, `meaning`, `value`, `other`,
+        `difference` (positive: `answer` is better), `low`, `high` and
+        `verdict` (BETTER, WORSE or INCONCLUSIVE).
+    """
+    weights = day_block_weights(windows.day, n_bootstrap=n_bootstrap, seed=seed)
+    ones = np.ones((1, len(windows)))
+    ours = metric_functions(windows, answer, is_valid=is_valid)
+    theirs = metric_functions(windows, other, is_valid=is_valid)
+    rows = []
+    for name in [name for name in ours if name in theirs]:
+        sign = 1 if METRICS[name].is_higher_better else -1
+        low, high = interval(sign * (ours[name](weights) - theirs[name](weights)))
+        value, rival = float(ours[name](ones)[0]), float(theirs[name](ones)[0])
+        row = {"metric": name, "meaning": METRICS[name].meaning, "value": value, "other": rival}
+        row |= {"difference": sign * (value - rival), "low": low, "high": high}
+        row["verdict"] = "BETTER" if low > 0 else "WORSE" if high < 0 else "INCONCLUSIVE"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def score_table(scores, baselines):
+    """Return a `score_prediction` as text for a reader: interval in one column, – where nothing is defined.
+
+    Parameters
+    ----------
+    scores : DataFrame
+    baselines : sequence of str
+        Baseline columns to show.
+    """
+    table = pd.DataFrame(
+        {"figure": scores["meaning"], "unit": scores["unit"], "value": scores["value"].map("{:.3f}".format)}
+    )
+    table["95 % interval"] = [
+        f"{low:.2f} to {high:.2f}" for low, high in zip(scores["low"], scores["high"], strict=True)
+    ]
+    for name in baselines:
+        table[name] = scores[name].map(lambda value: "–" if pd.isna(value) else f"{value:.3f}")
+    edges = zip(scores["difference_low"], scores["difference_high"], strict=True)
+    table["better than the best by"] = ["–" if pd.isna(low) else f"{low:.2f} to {high:.2f}" for low, high in edges]
+    return table
+
+
+def describe_score(row):
+    """Say a row of `score_prediction` as a sentence, its verdict read from the paired interval."""
+    meaning = row["meaning"][0].upper() + row["meaning"][1:]
+    text = f"{meaning}: {row['value']:.3g} ({row['low']:.3g} to {row['high']:.3g})"
+    best = row["best_baseline"]
+    if not isinstance(best, str):
+        return f"{text}, no baseline defines it."
+    low, high = row["difference_low"], row["difference_high"]
+    verdict = "better than" if low > 0 else "worse than" if high < 0 else "not distinguishable from"
+    return f"{text}, {verdict} the best baseline, {best} ({row[best]:.3g})."
+
+
+def hit_curve(windows, prediction, *, most_bars=10):
+    """Return the share of starts and of both edges within k bars, k = 0..most_bars, as a frame."""
+    has = windows.has_expansion
+    real = windows.spans[has, :, 0] >= 0
+    off_start = np.where(real, np.abs(prediction.start[has, None] - windows.spans[has, :, 0]), np.inf)
+    off_end = np.where(real, np.abs(prediction.end[has, None] - windows.spans[has, :, 1]), np.inf)
+    rows = [
+        {
+            "within_bars": k,
+            "start": float((off_start.min(axis=1) <= k).mean()),
+            "both": float(((off_start <= k) & (off_end <= k)).any(axis=1).mean()),
+        }
+        for k in range(most_bars + 1)
+    ]
+    return pd.DataFrame(rows)

@@ -4,6 +4,7 @@ They are committed executed, so that a reader on the web sees tables and
 sentences and nbval has something to compare. Run it with `make notebooks`.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import nbformat
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent
+os.environ["MOOLA_HEADLESS"] = "1"  # figures in the place of widgets
 KEPT_METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},

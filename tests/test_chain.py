@@ -17,10 +17,10 @@ from moola_lib.market import simulate_bars
 
 ROOT = Path(__file__).parent.parent
 TINY = {
-    "n_sessions": 9,
+    "n_sessions": 14,
     "n_checks": 3,
     "n_labels": 30,
-    "label_sessions": 4,
+    "label_sessions": 6,
     "hidden_size": 8,
     "stride_bars": 52,
     "n_epochs": 2,
@@ -29,6 +29,7 @@ TINY = {
     "n_folds": 2,
     "n_bootstrap": 100,
     "strategies": "[fixed, uncertainty_bounded]",
+    "in_use": "fixed",
 }
 pytestmark = pytest.mark.slow
 
@@ -111,7 +112,7 @@ def test_strict_turns_a_failed_gate_into_exit_3(home, first):
 
 
 def test_unlabelled_real_bars_run_on_proposals_and_say_so(home, tmp_path):
-    simulate_bars(9, drift=0.5).bars.frame.to_parquet(tmp_path / "bars.parquet")
+    simulate_bars(14, drift=0.5).bars.frame.to_parquet(tmp_path / "bars.parquet")
     result = moola(home, "run", "--run-id", "real", *tiny(bars="bars.parquet"), cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     record = json.loads((home / "reports" / "real" / "run.json").read_text())
@@ -122,7 +123,7 @@ def test_unlabelled_real_bars_run_on_proposals_and_say_so(home, tmp_path):
 
 
 def test_the_older_label_layout_runs_to_the_end(home, first, tmp_path):
-    frame = simulate_bars(9, drift=0.5).bars.frame
+    frame = simulate_bars(14, drift=0.5).bars.frame
     table = propose_labels(frame, n_windows=30)
     places = frame.index.get_indexer(table["window_start"])
     prices = frame[["open", "high", "low", "close"]].to_numpy()

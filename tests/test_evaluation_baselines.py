@@ -71,7 +71,7 @@ def test_the_majority_answers_the_training_shares(make_windows):
 def test_a_coin_falls_in_the_training_proportions(make_windows):
     train = make_windows([[(40, 49)]] * 4, [1, 1, 1, 0])
     test = make_windows([[(40, 49)]] * 1000, np.zeros(1000, int))
-    answer = coin_flip_baseline(train, test).type_probability
+    answer = coin_flip_baseline(train, test, np.random.default_rng(1)).type_probability
     assert set(np.unique(answer)) == {0.0, 1.0}
     assert answer[:, 1].mean() == pytest.approx(0.75, abs=0.05)
 
@@ -115,7 +115,7 @@ def test_no_baseline_looks_at_the_test_labels(name, labelled, market, table):
     make = {
         "constant": constant_baseline,
         "majority": majority_baseline,
-        "coin": coin_flip_baseline,
+        "coin": lambda a, b: coin_flip_baseline(a, b, np.random.default_rng(1)),
         "atr": lambda a, b: atr_baseline(a, b, market.bars.frame, table.starts),
     }[name]
     assert same(make(train, test), make(train, with_other_labels(test)))
@@ -143,10 +143,13 @@ def test_cross_fitted_answers_never_use_their_own_folds_labels(labelled, market,
     )
     again = cross_fit_baselines(changed, folds, frame, table.starts)
     assert list(plain) == ["constant", "ATR rule", "majority", "coin flip"]
-    for name, answer in plain.items():
+    flips = plain.pop("coin flip")
+    assert len(flips) == 25 and len({one.type_probability.tobytes() for one in flips}) == 25
+    for name, answer in [*plain.items(), ("coin flip", flips[0])]:
+        other = again[name][0] if name == "coin flip" else again[name]
         for column, value in vars(answer).items():
             if value is not None:
-                assert np.array_equal(value[rows], getattr(again[name], column)[rows]), (name, column)
+                assert np.array_equal(value[rows], getattr(other, column)[rows]), (name, column)
     assert not np.array_equal(plain["constant"].countdown, again["constant"].countdown)
 
 

@@ -77,6 +77,10 @@ def test_every_figure_by_hand(windows, prediction):
         "type_balanced_accuracy": 0.75,
         "type_min_recall": 0.5,
         "type_min_share": 1 / 3,
+        "type_recall_consolidation": 1.0,
+        "type_recall_retracement": 0.5,
+        "type_share_consolidation": 2 / 3,
+        "type_share_retracement": 1 / 3,
         "type_brier": (0.08 + 0.18 + 0.72) / 3,
         "type_log_score": -math.log(0.8 * 0.7 * 0.4) / 3,
     }
@@ -87,7 +91,8 @@ def test_a_perfect_prediction_scores_one_or_zero(windows):
     found = figures(windows, perfect(windows))
     assert set(found) == set(METRICS)
     for name, value in found.items():
-        best = 1 / 3 if name == "type_min_share" else float(METRICS[name].is_higher_better)
+        shares = {"type_min_share": 1 / 3, "type_share_consolidation": 1 / 3, "type_share_retracement": 2 / 3}
+        best = shares[name] if name in shares else float(METRICS[name].is_higher_better)
         assert value == pytest.approx(best, abs=1e-5), name
 
 

@@ -36,7 +36,7 @@ SCORE = pd.DataFrame(
 CURVE = pd.DataFrame({"within_bars": range(11), "start": np.linspace(0, 1, 11), "both": np.linspace(0, 0.8, 11)})
 RNG = np.random.default_rng(1)
 FIGURES = {
-    "shares_figure": lambda frame: balance.shares_figure(SHARES, title="t", threshold=0.05),
+    "shares_figure": lambda frame: balance.shares_figure(SHARES, title="t"),
     "trajectories_figure": lambda frame: balance.trajectories_figure(
         {"fixed": LINES, "log": LINES, "ema": LINES, "manual": LINES}, title="t", y="share", reference=0.05
     ),
@@ -55,7 +55,7 @@ FIGURES = {
     ),
     "positions_figure": lambda frame: features.positions_figure(np.arange(30, 75), np.arange(6, 51)),
     "curves_figure": lambda frame: training.curves_figure(
-        {"train": [3.0, 2.0], "validation": [3.1, 2.2]}, title="t", y="loss", reference=("mean", 2.5), log_y=True
+        {"train": [3.0, 2.0], "validation": [3.1, 2.2]}, title="t", y="loss", reference=("mean", 2.5)
     ),
     "reconstruction_figure": lambda frame: training.reconstruction_figure(
         *RNG.random((3, 105)), RNG.random(105) < 0.2, "range_z", title="t"

@@ -56,6 +56,15 @@ def test_every_proposal_is_a_surge_of_the_rule(frame, proposed):
     assert found["label"].tolist() == proposed["label"].tolist()
 
 
+def test_the_label_is_the_strongest_surge_of_the_inner_bars(frame, proposed):
+    surges = find_surges(frame)
+    score = surges["move_atr"] * surges["efficiency"]
+    place = frame.index.get_indexer(proposed["window_start"])
+    for first, start in zip(place, proposed["expansion_start"], strict=True):
+        rivals = surges.loc[surges["start"].between(first + 30, first + 74), "start"]
+        assert score[rivals.index].idxmax() == rivals.index[rivals == first + start][0]
+
+
 def test_surges_meet_the_thresholds_and_do_not_overlap(frame):
     surges = find_surges(frame, SurgeRule(min_move_atr=4.0, min_efficiency=0.7))
     close = frame["close"].to_numpy()

@@ -107,7 +107,7 @@ def test_missing_columns_are_named(good):
 
 
 def test_a_stamp_that_is_no_time_is_a_sentence(good):
-    with pytest.raises(UserError, match="stamp cannot be read"), warnings.catch_warnings():
+    with pytest.raises(UserError, match="row 1: window_start = 'teatime' is not a time"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         check_labels(good.assign(window_start="teatime"))
 

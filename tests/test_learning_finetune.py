@@ -222,7 +222,7 @@ def test_nan_features_are_refused_at_the_door(table, train):
     values = table.values.copy()
     values[train.place[2] + 50] = np.nan
     gather = WindowGatherer(type(table)(**{**vars(table), "values": values}))
-    with pytest.raises(UserError, match="entry x is not finite in row 2"):
+    with pytest.raises(UserError, match=r"feature open_norm is not finite at bar \d+"):
         finetune(tiny_jade(), gather, train, SETTINGS)
 
 

@@ -123,12 +123,33 @@ def test_training_stops_when_nothing_improves(gather):
     assert len(history) == 3  # without any learning the first epoch stays the best
 
 
-def test_nan_features_stop_with_epoch_batch_and_window_named(table):
+def test_nan_features_are_refused_at_the_door(table):
     values = table.values.copy()
     values[300] = np.nan
     gather = WindowGatherer(type(table)(**{**vars(table), "values": values}))
-    with pytest.raises(UserError, match=r"became nan in epoch 1, batch \d+ \(first window at bar \d+\)"):
+    with pytest.raises(UserError, match="feature open_norm is not finite at bar 300"):
         pretrain(tiny_model(), gather, TRAIN, VALIDATION, SETTINGS)
+
+
+def test_a_loss_that_is_not_finite_names_epoch_batch_and_window(gather):
+    model = tiny_model()
+    with torch.no_grad():
+        model.decoder.bias.fill_(float("inf"))
+    with pytest.raises(UserError, match=r"became \w+ in epoch 1, batch 1 \(first window at bar \d+\)"):
+        pretrain(model, gather, TRAIN, VALIDATION, SETTINGS)
+
+
+def test_features_of_another_width_are_refused(gather):
+    with pytest.raises(UserError, match="11 columns, the model reads 4"):
+        pretrain(build_model("masked_autoencoder", n_features=4, hidden_size=4), gather, TRAIN, VALIDATION, SETTINGS)
+
+
+def test_a_training_is_resumed_with_its_own_settings_only(gather, tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    pretrain(tiny_model(), gather, TRAIN, VALIDATION, replace(SETTINGS, n_epochs=1), checkpoints=checkpoints)
+    other = replace(SETTINGS, n_epochs=1, learning_rate=0.5)
+    with pytest.raises(UserError, match=r"another learning_rate \(\S+, now 0.5\)"):
+        pretrain(tiny_model(), gather, TRAIN, VALIDATION, other, checkpoints=checkpoints, resume=True)
 
 
 def test_an_epoch_may_draw_fewer_windows(gather):

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from moola_lib.files import lock_folder, read_json
 from moola_lib.runs import execution
 from moola_lib.runs.engine import run_notebooks
 from moola_lib.runs.index import build_index, gates_passed
-from moola_lib.runs.record import list_runs
+from moola_lib.runs.record import KEY_PACKAGES, list_runs
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,7 @@ def root(tmp_path_factory):
         patch.setenv("MOOLA_HOME", str(root))
         patch.setenv("PYTHONPATH", f"{here}{os.pathsep}{here.parent}")
         patch.delenv("MOOLA_RUN_ID", raising=False)
+        patch.delenv("MOOLA_HEADLESS", raising=False)
         yield root
 
 
@@ -54,7 +56,7 @@ def test_a_finished_run_leaves_its_record_pages_and_log(root, good):
     assert set(record["timings"]) == {"01_first", "02_second"}
     assert "data/artifacts/good/01_first/table" in [a["path"] for a in record["artifacts"]]
     assert "papermill" in record["versions"] and set(record["git"]) == {"commit", "is_dirty"}
-    assert "epoch 3/3" in (good / "run.log").read_text()
+    assert "epoch 3/3  train loss 0.3333" in (good / "run.log").read_text()
     own = read_json(root / "data/artifacts/good/02_second/record.json")
     assert own["upstream_runs"] == {"01_first": "good"}
     assert not (good / ".lock").exists()
@@ -72,7 +74,8 @@ def test_the_same_run_id_is_refused_and_resume_skips(root, good, capsys):
     assert capsys.readouterr().out.count("was finished already") == 2
     assert (good / "02_second.ipynb").stat().st_mtime_ns == before
     assert run("--run-id", "good", "--resume", "-p", "seed", "8") == 2
-    assert "finished 01_first with another seed, n_epochs" in capsys.readouterr().err
+    sentence = capsys.readouterr().err
+    assert "finished 01_first with another seed, n_epochs" in sentence and "use a new run id" in sentence
     assert run("--run-id", "absent", "--resume") == 2
     assert run("--resume") == 2
 
@@ -91,6 +94,17 @@ def test_a_failing_notebook_is_kept_named_and_can_be_resumed(root, good, capsys)
     cells = read_json(root / "reports/bad/02_second.ipynb")["cells"]
     assert len(cells) == 9  # the source's eight and the injected one: no banner of papermill's
     assert "Traceback" in (root / "reports/bad/run.log").read_text()
+    # What has been trained goes on as it began; what has not may be put right.
+    checkpoint = root / "data/artifacts/bad/02_second/checkpoints/fold1/checkpoint_latest.safetensors"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"")
+    capsys.readouterr()
+    assert run("2", "--run-id", "bad", "--resume", "-p", "mode", "ok", "-p", "seed", "8") == 2
+    sentence = capsys.readouterr().err
+    assert "run 'bad' has checkpoints of 02_second, trained with another seed, mode; " in sentence
+    assert "use a new run id" in sentence
+    assert read_json(root / "reports/bad/run.json") == record
+    checkpoint.unlink()
     assert run("2", "--run-id", "bad", "--resume", "-p", "mode", "ok") == 0
     assert read_json(root / "reports/bad/run.json")["status"] == "finished"
 
@@ -109,24 +123,31 @@ def test_a_killed_kernel_is_reported_as_such(root, good, capsys):
     assert "the kernel died" in (root / "reports/killed/run.log").read_text()
 
 
-def test_sigterm_stops_the_kernel_and_is_recorded(root, good):
-    seen = []
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_stops_the_kernel_and_is_recorded(root, good, name):
+    number, run_id, seen = signal.Signals[name], f"stopped-{name}", []
+    # A shell starts a background process with SIGINT ignored.
+    ours = signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def stop_at_first_epoch(event):
         seen.append(event["kind"])
         if event["kind"] == "epoch" and seen.count("epoch") == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
-    result = run_notebooks(
-        ["02_second"],
-        {"02_second": {"mode": "sleep"}},
-        root=root,
-        run_id="stopped",
-        on_event=stop_at_first_epoch,
-    )
-    assert result.exit_code == 130
-    assert read_json(root / "reports/stopped/run.json")["status"] == "interrupted"
-    assert (root / "reports/stopped/02_second.html").exists()
+    try:
+        result = run_notebooks(
+            ["02_second"],
+            {"02_second": {"mode": "sleep"}},
+            root=root,
+            run_id=run_id,
+            on_event=stop_at_first_epoch,
+        )
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, ours)
+    assert result.exit_code == 130 and result.record["seconds"] < 50
+    assert read_json(root / "reports" / run_id / "run.json")["status"] == "interrupted"
+    assert (root / "reports" / run_id / "02_second.html").exists()
     assert os.environ.get("MOOLA_RUN_ID") is None
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
@@ -195,3 +216,8 @@ def test_the_index_lists_every_run_and_names_the_damaged(root, good):
     assert lost == ["lost"]  # says running, but no process holds it
     assert gates_passed(read_json(good / "run.json")["gates"]) == "1/2"
     assert "://" not in page
+
+
+def test_recorded_versions_are_those_of_dependencies():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert set(KEY_PACKAGES) <= set(project["dependencies"])

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from moola_lib.errors import UserError
 from moola_lib.runs.parameters_check import (
@@ -40,6 +40,19 @@ class Other(BaseModel):
 
     n_epochs: int = 9
     width: int = 4
+
+
+class Range(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    low: int = 3
+    high: int = Field(30, le=100)
+
+    @model_validator(mode="after")
+    def _in_order(self):
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        return self
 
 
 MODELS = {"01_toy": Toy, "02_other": Other}
@@ -143,3 +156,18 @@ def test_a_pair_for_a_text_field_stays_text(tmp_path):
     assert given["01_toy"] == {"upstream_run": "20261120"}
     with pytest.raises(UserError, match="-p: n_epochs = 'two'"):
         gather_parameters(["01_toy"], MODELS, root=tmp_path, pairs=[("n_epochs", "two")])
+
+
+def test_what_holds_between_parameters_is_judged_when_all_are_given(tmp_path):
+    def gather(*pairs):
+        return gather_parameters(["03_range"], {"03_range": Range}, root=tmp_path, pairs=pairs)[1]["03_range"]
+
+    assert gather(("low", "40"), ("high", "50")) == {"low": 40, "high": 50}
+    folder = tmp_path / "params" / "quick"
+    folder.mkdir(parents=True)
+    (folder / "03_range.yaml").write_text("low: 60")
+    assert gather(("high", "70")) == {"low": 60, "high": 70}
+    with pytest.raises(UserError, match=r"^03_range: low 60 is above high 50$"):
+        gather(("high", "50"))
+    with pytest.raises(UserError, match=r"^-p: high = 101 is not allowed: give a whole number at most 100$"):
+        gather(("high", "101"))

@@ -40,7 +40,7 @@ if mode == "user":
 if mode == "kill":
     os._exit(3)
 for epoch in range(1, n_epochs + 1):
-    run.progress({"epoch": epoch, "n_epochs": n_epochs, "loss": 1 / epoch})
+    run.progress({"epoch": epoch, "n_epochs": n_epochs, "train_loss": 1 / epoch})
 if mode == "sleep":
     time.sleep(60)"""
 

@@ -56,20 +56,20 @@ def majority_baseline(train, test):
     return Prediction(type_probability=np.tile(shares, (len(test), 1)))
 
 
-def coin_flip_baseline(train, test, *, seed=17):
+def coin_flip_baseline(train, test, rng):
     """Answer a random state in the training fold's proportions.
 
     Parameters
     ----------
     train, test : LabelledWindows
-    seed : int
+    rng : numpy Generator
 
     Returns
     -------
     Prediction
     """
     share = float((train.state[train.has_expansion] == 1).mean())
-    is_second = np.random.default_rng(seed).random(len(test)) < share
+    is_second = rng.random(len(test)) < share
     return Prediction(type_probability=np.eye(2)[is_second.astype(int)])
 
 

@@ -13,6 +13,8 @@ from moola_lib.learning.predict import predict_windows
 from moola_lib.models import build_model
 from moola_lib.models.weights import load_encoder
 
+N_FLIPS = 25
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -169,7 +171,11 @@ def assemble(results, folds, n, *, decoder="inside"):
 
 
 def cross_fit_baselines(windows, folds, frame, starts, *, seed=17):
-    """Return every baseline's out-of-fold answers, dict of name to Prediction.
+    """Return every baseline's out-of-fold answers.
+
+    The span baselines answer the majority state, so that a figure of both
+    edges and the state has a baseline too. The coin is flipped many times:
+    one lucky draw is no level to beat.
 
     Parameters
     ----------
@@ -179,19 +185,30 @@ def cross_fit_baselines(windows, folds, frame, starts, *, seed=17):
         Bars whose positions the windows' places are.
     starts : ndarray (n_segments,), int64
     seed : int
+
+    Returns
+    -------
+    dict of str to Prediction
+        `constant`, `ATR rule`, `majority`, and `coin flip` (a list of draws).
+        Windows that no fold tests hold zeros.
     """
+    rng = np.random.default_rng(seed)
     makers = {
         "constant": constant_baseline,
         "ATR rule": lambda train, test: atr_baseline(train, test, frame, starts),
         "majority": majority_baseline,
-        "coin flip": lambda train, test: coin_flip_baseline(train, test, seed=seed),
+        "coin flip": lambda train, test: coin_flip_baseline(train, test, rng),
     }
-    answers = {}
-    for name, make in makers.items():
+
+    def answer(make):
         parts = [make(windows.take(fold.train), windows.take(fold.test)) for fold in folds]
-        answers[name] = Prediction(
-            **{column: _gather_column(parts, folds, column, len(windows)) for column in Prediction.__dataclass_fields__}
-        )
+        columns = Prediction.__dataclass_fields__
+        return Prediction(**{column: _gather_column(parts, folds, column, len(windows)) for column in columns})
+
+    answers = {name: answer(makers[name]) for name in ("constant", "ATR rule", "majority")}
+    for name in ("constant", "ATR rule"):
+        answers[name] = replace(answers[name], type_probability=answers["majority"].type_probability)
+    answers["coin flip"] = [answer(makers["coin flip"]) for _ in range(N_FLIPS)]
     return answers
 
 

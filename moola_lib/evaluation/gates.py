@@ -5,11 +5,13 @@ its target and its 95 % interval lies wholly on the better side of the best
 baseline.
 """
 
+import operator
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
 
+SYMBOLS = {"at_least": "≥", "above": ">", "at_most": "≤", "below": "<"}
 PASS, FAIL, OFF, NOT_A_SCALE = "PASS", "FAIL", "OFF", "NOT A SCALE"
 
 
@@ -43,7 +45,7 @@ class Gate:
         return asdict(self)
 
 
-def health_gate(name, value, *, at_least=None, at_most=None, not_a_scale=False):
+def health_gate(name, value, *, not_a_scale=False, **bounds):
     """Judge a figure by its bounds alone.
 
     Parameters
@@ -51,22 +53,23 @@ def health_gate(name, value, *, at_least=None, at_most=None, not_a_scale=False):
     name : str
     value : float
         NaN fails.
-    at_least, at_most : float, optional
-        Inclusive bounds; give one or both.
     not_a_scale : bool
         Print the figure and its target, but say that it measures nothing.
+    **bounds
+        One or two of `at_least`, `at_most` (inclusive), `above`, `below`
+        (exclusive), float.
 
     Returns
     -------
     Gate
     """
     value = float(value)
-    is_met = _meets(value, at_least, at_most)
+    is_met = _meets(value, bounds)
     verdict = NOT_A_SCALE if not_a_scale else PASS if is_met else FAIL
-    return Gate(name, "health", value, None, None, _target(at_least, at_most), None, verdict)
+    return Gate(name, "health", value, None, None, _target(bounds), None, verdict)
 
 
-def learning_gate(name, row, *, at_least=None, at_most=None, baselines=(), is_off=False):
+def learning_gate(name, row, *, baselines=(), is_off=False, **bounds):
     """Judge a figure by its target and by the best baseline.
 
     Parameters
@@ -74,34 +77,32 @@ def learning_gate(name, row, *, at_least=None, at_most=None, baselines=(), is_of
     name : str
     row : Series or dict
         A row of `score_prediction`: `value`, `low`, `high`, and one figure per baseline.
-    at_least, at_most : float, optional
-        The target; exactly one is given and decides which side is better.
     baselines : sequence of str
         Columns of `row` that hold baselines; those that are NaN define nothing.
     is_off : bool
         Print the figures without a verdict (labels made by a rule).
+    **bounds
+        The target: exactly one of `at_least`, `above`, `at_most`, `below`; it
+        decides which side is better.
 
     Returns
     -------
     Gate
     """
-    if (at_least is None) == (at_most is None):
-        raise ValueError(f"gate {name!r} needs exactly one of at_least and at_most")
-    sign = 1 if at_least is not None else -1
+    if len(bounds) != 1:
+        raise ValueError(f"gate {name!r} needs exactly one of {', '.join(SYMBOLS)}")
+    sign = 1 if next(iter(bounds)) in ("at_least", "above") else -1
     levels = {column: float(row[column]) for column in baselines if np.isfinite(row[column])}
     value, low, high = (float(row[column]) for column in ("value", "low", "high"))
-    is_met = _meets(value, at_least, at_most)
-    text = None
     if levels:
         best = max(levels, key=lambda column: sign * levels[column])
         text = f"{best} {levels[best]:.3g}"
         worse_end = low if sign > 0 else high
-        is_met = is_met and sign * worse_end > sign * levels[best]
+        is_met = _meets(value, bounds) and sign * worse_end > sign * levels[best]
     else:
-        is_met = False  # without a baseline nothing is shown to be learned
-        text = "none defined"
+        text, is_met = "none defined", False  # without a baseline nothing is shown to be learned
     verdict = OFF if is_off else PASS if is_met else FAIL
-    return Gate(name, "learning", value, low, high, _target(at_least, at_most), text, verdict)
+    return Gate(name, "learning", value, low, high, _target(bounds), text, verdict)
 
 
 def gates_frame(gates):
@@ -123,15 +124,17 @@ def gates_frame(gates):
     return pd.DataFrame(rows)
 
 
-def _meets(value, at_least, at_most):
-    """Tell whether a figure lies within inclusive bounds; NaN never does."""
-    if not np.isfinite(value):
-        return False
-    return (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
+def _meets(value, bounds):
+    """Tell whether a figure keeps every bound; NaN never does."""
+    unknown = set(bounds) - set(SYMBOLS)
+    if unknown or not bounds:
+        raise ValueError(f"bounds {sorted(bounds)} must be one or two of {', '.join(SYMBOLS)}")
+    tests = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
+    return bool(np.isfinite(value)) and all(tests[name](value, bound) for name, bound in bounds.items())
 
 
-def _target(at_least, at_most):
+def _target(bounds):
     """Return the bounds as text."""
-    if at_least is not None and at_most is not None:
-        return f"{at_least:g} to {at_most:g}"
-    return f"≥ {at_least:g}" if at_least is not None else f"≤ {at_most:g}"
+    if set(bounds) == {"at_least", "at_most"}:
+        return f"{bounds['at_least']:g} to {bounds['at_most']:g}"
+    return " and ".join(f"{SYMBOLS[name]} {bound:g}" for name, bound in bounds.items())

@@ -7,7 +7,7 @@ from moola_lib.labels.proposals import DEFAULT_RULE, find_surges
 from moola_lib.labels.targets import WINDOW_BARS
 
 
-def compare_with_rule(windows, frame, rule=DEFAULT_RULE, *, min_overlap=0.5):
+def compare_with_rule(windows, frame, rule=DEFAULT_RULE, *, min_overlap=0.5, max_gap_minutes=5.0):
     """Lay the rule's surges over the labelled windows.
 
     Parameters
@@ -18,6 +18,8 @@ def compare_with_rule(windows, frame, rule=DEFAULT_RULE, *, min_overlap=0.5):
     rule : SurgeRule
     min_overlap : float
         Intersection over union that counts as found.
+    max_gap_minutes : float
+        Longest gap inside a segment.
 
     Returns
     -------
@@ -27,7 +29,7 @@ def compare_with_rule(windows, frame, rule=DEFAULT_RULE, *, min_overlap=0.5):
         `surges per window`, and `same state` (share of the windows whose first
         expansion is found in which the rule gives the labelled state).
     """
-    surges = find_surges(frame, rule)
+    surges = find_surges(frame, rule, max_gap_minutes=max_gap_minutes)
     start, end = surges["start"].to_numpy(), surges["end"].to_numpy()
     is_second = (surges["label"] == "retracement").to_numpy()
     n_found = n_first = n_wanted = n_right = n_surges = same_state = 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moola_lib.errors import UserError
+from moola_lib.labels.table import CLASSES
 from moola_lib.labels.targets import COUNTDOWN_CLIP_BARS, WINDOW_BARS, span_from_pointers, start_from_countdown
 
 TOLERANCE_BARS = 3
@@ -17,10 +18,10 @@ DECODERS = ("inside", "pointers", "countdown")
 
 @dataclass(frozen=True)
 class Metric:
-    """What a figure means: its unit, direction, and a line for the reader."""
+    """What a figure means: its unit, direction (None: neither is better), and a line for the reader."""
 
     unit: str
-    is_higher_better: bool
+    is_higher_better: bool | None
     meaning: str
 
 
@@ -42,6 +43,10 @@ METRICS = {
     "type_balanced_accuracy": Metric("share", True, "balanced accuracy of the state before"),
     "type_min_recall": Metric("share", True, "recall of the worse-recalled state"),
     "type_min_share": Metric("share", True, "share of predictions of the rarer-predicted state"),
+    "type_recall_consolidation": Metric("share", True, "recall of consolidation"),
+    "type_recall_retracement": Metric("share", True, "recall of retracement"),
+    "type_share_consolidation": Metric("share", None, "share predicted as consolidation"),
+    "type_share_retracement": Metric("share", None, "share predicted as retracement"),
     "type_brier": Metric("squared", False, "Brier score of the state's probability"),
     "type_log_score": Metric("nats", False, "log score of the state's probability"),
 }
@@ -74,6 +79,20 @@ class Prediction:
         """Return the answers for the windows at `rows` (indices or bool mask)."""
         columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return Prediction(**{name: None if value is None else value[rows] for name, value in columns.items()})
+
+
+def take_answers(answers, rows):
+    """Return every method's answers for the windows at `rows`; a list of draws stays a list.
+
+    Parameters
+    ----------
+    answers : dict of str to Prediction or list of Prediction
+    rows : ndarray of indices or bool mask
+    """
+    return {
+        name: [one.take(rows) for one in answer] if isinstance(answer, list) else answer.take(rows)
+        for name, answer in answers.items()
+    }
 
 
 def decode_spans(outputs, decoder="inside"):
@@ -117,13 +136,16 @@ def decode_spans(outputs, decoder="inside"):
 def metric_functions(windows, prediction, *, is_valid=None):
     """Return every figure the prediction defines, as a function of window weights.
 
+    A list of predictions stands for one that was drawn several times: its
+    figures are the means over the draws.
+
     Parameters
     ----------
     windows : LabelledWindows
         The truth. A hit on any expansion of a window counts; the notes' other
         figures use the first. Windows without one are left out, but for the bars
         inside: there they can only hold false alarms.
-    prediction : Prediction
+    prediction : Prediction or list of Prediction
     is_valid : ndarray (n, K), bool, optional
         Bars that count in per-bar figures; default all.
 
@@ -132,6 +154,9 @@ def metric_functions(windows, prediction, *, is_valid=None):
     dict of str to callable
         Each takes weights (n_resamples, n) and returns (n_resamples,) float64.
     """
+    if isinstance(prediction, list):
+        drawn = [metric_functions(windows, one, is_valid=is_valid) for one in prediction]
+        return {name: _mean_of_draws([figures[name] for figures in drawn]) for name in drawn[0]}
     has = windows.has_expansion
     bars = np.arange(WINDOW_BARS)
     is_valid = np.ones((len(windows), WINDOW_BARS), bool) if is_valid is None else is_valid
@@ -207,6 +232,11 @@ def _best_run(scores):
     return start.astype(np.int64), end.astype(np.int64)
 
 
+def _mean_of_draws(figures):
+    """Return the mean of several figures as a function of weights."""
+    return lambda weights: np.mean([figure(weights) for figure in figures], axis=0)
+
+
 def _mean_of(values, is_counted):
     """Return the weighted mean of per-window values as a function of weights."""
     return _ratio_of(values * is_counted, is_counted.astype(float))
@@ -247,7 +277,7 @@ def _average_precision(probability, truth, is_valid):
 
 def _type_figures(probability, kind, windows):
     """Return the figures of the state before, over windows with an expansion."""
-    n_classes = 2
+    n_classes = len(CLASSES)
     has, state = windows.has_expansion, windows.state
     hits = [(kind == k) & (state == k) & has for k in range(n_classes)]
     claimed = [(kind == k) & has for k in range(n_classes)]
@@ -258,10 +288,13 @@ def _type_figures(probability, kind, windows):
     p = np.clip(probability[np.arange(len(state)), np.minimum(state, probability.shape[1] - 1)], 1e-6, 1)
     answer = np.eye(probability.shape[1])[np.minimum(state, probability.shape[1] - 1)]
     return {
-        "type_macro_f1": lambda w: np.nanmean([f(w) for f in f1], axis=0),
-        "type_balanced_accuracy": lambda w: np.nanmean([f(w) for f in recall], axis=0),
-        "type_min_recall": lambda w: np.nanmin([f(w) for f in recall], axis=0),
-        "type_min_share": lambda w: np.nanmin([f(w) for f in share], axis=0),
+        # NaN where a class is absent: its recall is not known, and neither is a mean with it
+        "type_macro_f1": lambda w: np.mean([f(w) for f in f1], axis=0),
+        "type_balanced_accuracy": lambda w: np.mean([f(w) for f in recall], axis=0),
+        "type_min_recall": lambda w: np.min([f(w) for f in recall], axis=0),
+        "type_min_share": lambda w: np.min([f(w) for f in share], axis=0),
+        **{f"type_recall_{name}": recall[k] for k, name in enumerate(CLASSES)},
+        **{f"type_share_{name}": share[k] for k, name in enumerate(CLASSES)},
         "type_brier": _mean_of(((probability - answer) ** 2).sum(axis=1), has),
         "type_log_score": _mean_of(-np.log(p), has),
     }

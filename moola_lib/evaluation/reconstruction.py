@@ -44,7 +44,7 @@ def reconstruction_skill(model, gather, places, days, train_mean, settings, *, n
     for part in torch.as_tensor(places).split(256):
         x, is_valid = gather(part)
         is_masked = draw_mask(is_valid.shape, settings, generator)
-        answers = fill_hidden(x, is_masked, torch.as_tensor(train_mean, device=x.device))
+        answers = fill_hidden(x, is_masked, torch.as_tensor(train_mean, device=x.device), is_valid)
         answers["model"] = model(x, is_masked)["reconstruction"]
         scored = (is_masked & is_valid).unsqueeze(-1)
         for name, answer in answers.items():
@@ -73,7 +73,7 @@ def reconstruction_skill(model, gather, places, days, train_mean, settings, *, n
     return pd.DataFrame(rows)
 
 
-def fill_hidden(x, is_masked, mean):
+def fill_hidden(x, is_masked, mean, is_valid=None):
     """Answer hidden bars without learning.
 
     Parameters
@@ -82,6 +82,8 @@ def fill_hidden(x, is_masked, mean):
         Read at visible bars only.
     is_masked : Tensor (batch, time), bool
     mean : Tensor (feature,), float32
+    is_valid : Tensor (batch, time), bool, optional
+        Bars that may serve as anchors; an invalid row holds zeros, not a value.
 
     Returns
     -------
@@ -91,9 +93,10 @@ def fill_hidden(x, is_masked, mean):
         both sides (the nearest one at the window's ends).
     """
     time = x.shape[1]
+    is_absent = is_masked if is_valid is None else is_masked | ~is_valid
     bars = torch.arange(time, device=x.device).expand(is_masked.shape)
-    before = torch.where(is_masked, -1, bars).cummax(dim=1).values
-    after = torch.where(is_masked, time, bars).flip(1).cummin(dim=1).values.flip(1)
+    before = torch.where(is_absent, -1, bars).cummax(dim=1).values
+    after = torch.where(is_absent, time, bars).flip(1).cummin(dim=1).values.flip(1)
     has_before, has_after = before >= 0, after < time
     # a window without any visible bar has neither; the mean stands in
     left = torch.where(has_before, before, after.clamp(max=time - 1))

@@ -42,7 +42,7 @@ def score_prediction(windows, predictions, *, is_valid=None, n_bootstrap=1000, s
         levels = {rival: float(figures[name](ones)[0]) for rival, figures in rivals.items() if name in figures}
         row |= {rival: levels.get(rival, np.nan) for rival in rivals}
         sign = 1 if metric.is_higher_better else -1
-        if levels:
+        if levels and metric.is_higher_better is not None:
             best = max(levels, key=lambda rival: sign * levels[rival])
             difference = sign * (resampled - rivals[best][name](weights))
             row["best_baseline"] = best
@@ -74,7 +74,7 @@ def compare_predictions(windows, answer, other, *, is_valid=None, n_bootstrap=10
     ours = metric_functions(windows, answer, is_valid=is_valid)
     theirs = metric_functions(windows, other, is_valid=is_valid)
     rows = []
-    for name in [name for name in ours if name in theirs]:
+    for name in [name for name in ours if name in theirs and METRICS[name].is_higher_better is not None]:
         sign = 1 if METRICS[name].is_higher_better else -1
         low, high = interval(sign * (ours[name](weights) - theirs[name](weights)))
         value, rival = float(ours[name](ones)[0]), float(theirs[name](ones)[0])
@@ -120,17 +120,28 @@ def describe_score(row):
 
 
 def hit_curve(windows, prediction, *, most_bars=10):
-    """Return the share of starts and of both edges within k bars, k = 0..most_bars, as a frame."""
+    """Return the share of starts, of ends and of both edges within k bars.
+
+    Parameters
+    ----------
+    windows : LabelledWindows
+    prediction : Prediction
+    most_bars : int
+
+    Returns
+    -------
+    DataFrame
+        `within_bars` (k = 0..most_bars), `start`, `end`, `both`: shares of the
+        windows with an expansion, a hit on any of a window's expansions counts.
+    """
     has = windows.has_expansion
-    real = windows.spans[has, :, 0] >= 0
-    off_start = np.where(real, np.abs(prediction.start[has, None] - windows.spans[has, :, 0]), np.inf)
-    off_end = np.where(real, np.abs(prediction.end[has, None] - windows.spans[has, :, 1]), np.inf)
-    rows = [
-        {
-            "within_bars": k,
-            "start": float((off_start.min(axis=1) <= k).mean()),
-            "both": float(((off_start <= k) & (off_end <= k)).any(axis=1).mean()),
-        }
-        for k in range(most_bars + 1)
-    ]
-    return pd.DataFrame(rows)
+    spans = windows.spans[has]
+    real = spans[..., 0] >= 0
+    off_start = np.where(real, np.abs(prediction.start[has, None] - spans[..., 0]), np.inf)
+    off_end = np.where(real, np.abs(prediction.end[has, None] - spans[..., 1]), np.inf)
+    rows = []
+    for k in range(most_bars + 1):
+        start, end = off_start <= k, off_end <= k
+        shares = [float(hit.any(axis=1).mean()) for hit in (start, end, start & end)]
+        rows.append((k, *shares))
+    return pd.DataFrame(rows, columns=["within_bars", "start", "end", "both"])

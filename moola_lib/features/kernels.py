@@ -3,8 +3,9 @@
 import numba
 import numpy as np
 
+from moola_lib.market.ranges import ATR_BARS
+
 EPSILON = 1e-6  # points; below one tick of any index future
-ATR_BARS = 10
 ATR_FLOOR = 1e-8  # points; stands for an ATR of 0
 RANGE_EMA_ALPHA = 2 / 21
 PER_SWING_SCALE = 1 / 105  # per bar

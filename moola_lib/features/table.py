@@ -37,6 +37,8 @@ class FeatureTable:
     version : int
     is_flip : ndarray (n_bars,), bool
         True where a swing is confirmed (all False for sets without a zigzag).
+    options : dict
+        Arguments of `build_features` that make the same set from other bars.
     """
 
     values: np.ndarray
@@ -47,6 +49,7 @@ class FeatureTable:
     set_id: str
     version: int
     is_flip: np.ndarray
+    options: dict
 
     def __len__(self):
         return len(self.values)
@@ -55,6 +58,11 @@ class FeatureTable:
     def n_features(self):
         """Columns of the table."""
         return self.values.shape[1]
+
+    @property
+    def has_position(self):
+        """True where `position` is to be appended to windows."""
+        return "position" in self.options["extra"]
 
     def save(self, folder, *, bars_fingerprint):
         """Write `values.npy`, `is_valid.npy`, `starts.npy`, `is_flip.npy` and `metadata.json`."""
@@ -70,6 +78,7 @@ class FeatureTable:
                 "names": self.names,
                 "ranges": [[str(low), str(high)] for low, high in self.ranges],
                 "n_bars": len(self),
+                "options": self.options,
                 "bars_fingerprint": bars_fingerprint,
             },
         )
@@ -103,6 +112,7 @@ class FeatureTable:
             ranges=ranges,
             set_id=card["set_id"],
             version=card["version"],
+            options=card["options"],
         )
 
 
@@ -172,6 +182,13 @@ def build_features(bars, feature_set="relativity11", zigzag="primary", *, k=3.0,
         set_id=set_id + "".join(f"+{name}" for name in extra),
         version=spec.version,
         is_flip=is_flip,
+        options={
+            "feature_set": feature_set,
+            "zigzag": zigzag,
+            "k": float(k),
+            "extra": list(extra),
+            "max_gap_minutes": float(max_gap_minutes),
+        },
     )
 
 

@@ -7,7 +7,7 @@ from plotly.subplots import make_subplots
 from moola_lib.figures.theme import GREY, TASK_COLOURS, style
 
 
-def shares_figure(shares, *, title, threshold=None):
+def shares_figure(shares, *, title):
     """Draw stacked horizontal bars: one bar per row of `shares`, one colour per task.
 
     Parameters
@@ -15,8 +15,6 @@ def shares_figure(shares, *, title, threshold=None):
     shares : DataFrame
         Index: what is shown; columns: tasks; values: shares that sum to 1.
     title : str
-    threshold : float, optional
-        A share to mark.
     """
     figure = go.Figure()
     for task in shares.columns:
@@ -35,8 +33,6 @@ def shares_figure(shares, *, title, threshold=None):
                 textangle=0,
             )
         )
-    if threshold is not None:
-        figure.add_vline(x=threshold, line={"color": GREY, "dash": "dash"})
     figure.update_layout(barmode="stack")
     figure.update_xaxes(tickformat=".0%", range=[0, 1])
     figure.update_yaxes(autorange="reversed")

@@ -7,7 +7,7 @@ from plotly.subplots import make_subplots
 from moola_lib.figures.theme import BLUE, GREEN, GREY, ORANGE, SEQUENCE, style
 
 
-def curves_figure(lines, *, title, y, reference=None, log_y=False):
+def curves_figure(lines, *, title, y, reference=None):
     """Draw one line per name over epochs.
 
     Parameters
@@ -16,7 +16,6 @@ def curves_figure(lines, *, title, y, reference=None, log_y=False):
     title, y : str
     reference : (str, float), optional
         A level to compare with.
-    log_y : bool
     """
     figure = go.Figure()
     for k, (name, values) in enumerate(lines.items()):
@@ -25,8 +24,6 @@ def curves_figure(lines, *, title, y, reference=None, log_y=False):
         figure.add_trace(go.Scatter(x=x, y=np.float32(values), name=name, line={"color": colour, "width": 2}))
     if reference is not None:
         figure.add_hline(y=reference[1], line={"color": GREY, "dash": "dash"}, annotation_text=reference[0])
-    if log_y:
-        figure.update_yaxes(type="log")
     return style(figure, title, x="epoch", y=y)
 
 

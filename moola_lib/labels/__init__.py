@@ -2,6 +2,7 @@
 
 from moola_lib.labels.proposals import SurgeRule, propose_labels
 from moola_lib.labels.table import (
+    CLASSES,
     LABELS,
     Labels,
     audit_labels,
@@ -19,6 +20,7 @@ from moola_lib.labels.targets import (
 )
 
 __all__ = [
+    "CLASSES",
     "LABELS",
     "Labels",
     "SurgeRule",

@@ -97,10 +97,12 @@ def find_surges(frame, rule=DEFAULT_RULE, *, max_gap_minutes=5.0):
 
 
 def propose_labels(frame, *, n_windows=174, rule=DEFAULT_RULE, first_ts=None, seed=17, max_gap_minutes=5.0):
-    """Propose labelled windows: one surge each, no bar in two windows.
+    """Propose labelled windows: the strongest surge of the inner bars each, no bar in two windows.
 
     The surge's place inside its window is drawn at random in the inner bars,
-    so that position carries no information.
+    so that position carries no information. A window in which another surge
+    starts in the inner bars and scores higher (move x efficiency) is left out:
+    which of several the label means would be chance.
 
     Parameters
     ----------
@@ -125,6 +127,7 @@ def propose_labels(frame, *, n_windows=174, rule=DEFAULT_RULE, first_ts=None, se
     """
     rng = np.random.default_rng(seed)
     surges = find_surges(frame, rule, max_gap_minutes=max_gap_minutes)
+    score = (surges["move_atr"] * surges["efficiency"]).to_numpy()
     n = len(frame)
     starts = segment_starts(frame, max_gap_minutes=max_gap_minutes)
     segment = np.searchsorted(starts, np.arange(n), side="right")
@@ -139,7 +142,8 @@ def propose_labels(frame, *, n_windows=174, rule=DEFAULT_RULE, first_ts=None, se
         stop = window + WINDOW_BARS
         if window < 0 or stop > n or segment[window] != segment[stop - 1] or surge["end"] >= stop:
             continue
-        if not is_free[window:stop].all():
+        inner = surges["start"].between(window + low, window + high)
+        if not is_free[window:stop].all() or score[k] < score[inner].max():
             continue
         is_free[window:stop] = False
         rows.append((window, surge))

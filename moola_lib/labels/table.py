@@ -110,6 +110,7 @@ def check_labels(frame, *, source="the label table", window_bars=WINDOW_BARS):
     for name in OPTIONAL:
         if name not in table.columns:
             table[name] = None
+    _refuse_naive(table["window_start"], source)
     table["window_start"] = _to_utc(table["window_start"], source)
     table["labelled_at"] = _to_utc(table["labelled_at"], source)
     wrong = []
@@ -131,6 +132,8 @@ def check_labels(frame, *, source="the label table", window_bars=WINDOW_BARS):
         wrong.append(f"row {row + 1}: span {_show(start[row])}..{_show(end[row])} is not within 0..{window_bars - 1}")
     for row in np.flatnonzero(is_none & (start.notna() | end.notna())):
         wrong.append(f"row {row + 1}: label is none but a span {_show(start[row])}..{_show(end[row])} is given")
+    for row in np.flatnonzero(table["symbol"].isna()):
+        wrong.append(f"row {row + 1}: symbol is empty")
     for row in np.flatnonzero(table["window_start"].isna()):
         wrong.append(f"row {row + 1}: window_start is empty")
     for row in np.flatnonzero(table.duplicated(["window_id", "expansion_start"])):
@@ -234,25 +237,61 @@ def audit_labels(table):
 
 
 def _read_older_layout(frame, path):
-    """Turn rows of 105 [O, H, L, C] into the current layout and the bars behind it."""
-    for row, bars in enumerate(frame["features"]):
-        shape = (len(bars), *sorted({len(bar) for bar in bars}))
-        if shape != (WINDOW_BARS, 4):
-            raise UserError(
-                f"{path}: row {row + 1}: `features` must hold {WINDOW_BARS} rows of [open, high, low, close], "
-                f"found {shape[0]} rows of {' or '.join(map(str, shape[1:])) or 'nothing'} values"
-            )
-    prices = np.stack([np.stack(row) for row in frame["features"]]).astype(np.float64)
-    first = pd.Timestamp(LEGACY_FIRST_STAMP, tz="UTC")
-    window_starts = first + pd.to_timedelta(np.arange(len(frame)), unit="D")
-    stamps = window_starts.tz_localize(None).to_numpy()[:, None] + np.arange(WINDOW_BARS).astype("timedelta64[m]")
-    symbol = str(frame["symbol"].iloc[0]) if "symbol" in frame.columns else "UNKNOWN"
-    bars = pd.DataFrame(prices.reshape(-1, 4), columns=PRICES).assign(volume=0.0, symbol=symbol)
-    bars.index = pd.DatetimeIndex(stamps.ravel(), tz="UTC", name="ts")
-    table = frame.drop(columns="features").assign(symbol=symbol, window_start=window_starts)
-    if "window_id" not in table.columns:
-        table["window_id"] = [f"older-{row:04d}" for row in range(len(table))]
+    """Turn rows of 105 [O, H, L, C] into the current layout and the bars behind it, a day apart per window."""
+    frame = frame.reset_index(drop=True)
+    if "window_id" not in frame.columns:
+        frame["window_id"] = [f"older-{row:04d}" for row in range(len(frame))]
+    symbols = frame["symbol"].dropna().unique() if "symbol" in frame.columns else []
+    if len(symbols) > 1:
+        raise UserError(f"{path} holds labels of {len(symbols)} symbols ({', '.join(map(str, symbols))}); give one")
+    symbol = str(symbols[0]) if len(symbols) else "UNKNOWN"
+    prices = {}
+    for row, (window_id, values) in enumerate(zip(frame["window_id"], frame["features"], strict=True)):
+        bars = _read_window(values, path, row)
+        if not np.array_equal(prices.setdefault(window_id, bars), bars):
+            raise UserError(f"{path}: row {row + 1}: window {window_id} has other bars than in an earlier row")
+    days = dict(zip(prices, pd.date_range(LEGACY_FIRST_STAMP, periods=len(prices), freq="D", tz="UTC"), strict=True))
+    stamps = [pd.date_range(day, periods=WINDOW_BARS, freq="min") for day in days.values()]
+    bars = pd.DataFrame(np.concatenate(list(prices.values())), columns=PRICES).assign(volume=0.0, symbol=symbol)
+    bars.index = stamps[0].append(stamps[1:]).rename("ts")
+    table = frame.drop(columns="features").assign(symbol=symbol, window_start=frame["window_id"].map(days))
     return table, clean_bars(bars, source=str(path), drop_budget=0.0)
+
+
+def _read_window(values, path, row):
+    """Return one window's prices, (105, 4) float64."""
+    try:
+        bars = np.stack([np.asarray(bar, np.float64) for bar in values])
+    except (TypeError, ValueError):
+        bars = np.empty(0)
+    if bars.shape != (WINDOW_BARS, 4):
+        raise UserError(
+            f"{path}: row {row + 1}: `features` must hold {WINDOW_BARS} rows of [open, high, low, close]; "
+            f"found {_describe_shape(values)}"
+        )
+    return bars
+
+
+def _describe_shape(values):
+    """Say what stands in the place of a window's prices."""
+    try:
+        widths = sorted({len(bar) for bar in values})
+    except TypeError:
+        return f"{type(values).__name__}"
+    return f"{len(values)} rows of {' or '.join(map(str, widths)) or 'nothing'} values"
+
+
+def _refuse_naive(stamps, source):
+    """Refuse a window_start without a zone: read in the wrong one, the label lands on other bars."""
+    for row, stamp in enumerate(stamps):
+        try:
+            is_naive = not pd.isna(stamp) and pd.Timestamp(stamp).tzinfo is None
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{source}: row {row + 1}: window_start = {stamp!r} is not a time") from error
+        if is_naive:
+            raise UserError(
+                f"{source}: row {row + 1}: window_start = {stamp} carries no time zone; store it with one (UTC)"
+            )
 
 
 def _to_utc(stamps, source):

@@ -5,6 +5,28 @@ import torch
 from moola_lib.errors import UserError
 
 
+def check_features(gather, model):
+    """Refuse features that do not fit the model's input, or that are not finite.
+
+    Parameters
+    ----------
+    gather : WindowGatherer
+    model : Module from `build_model`
+
+    Raises
+    ------
+    UserError
+        Names both widths, or the bar and feature that is not finite.
+    """
+    wanted = model.spec["n_features"]
+    if gather.n_features != wanted:
+        raise UserError(f"the features have {gather.n_features} columns, the model reads {wanted}; build it for these")
+    is_bad = ~torch.isfinite(gather.values)
+    if is_bad.any():
+        bar, column = is_bad.nonzero()[0].tolist()
+        raise UserError(f"feature {gather.names[column]} is not finite at bar {bar}; look at the bars around it")
+
+
 def check_batch(batch, *, n_features, n_classes):
     """Refuse a batch whose shapes, dtypes or values a loss would misread.
 

@@ -1,11 +1,13 @@
 """Training checkpoints: one safetensors file each, written atomically, never unpickled."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from moola_lib.errors import UserError
+from moola_lib.files import plain
 from moola_lib.models.weights import load_tensors, save_tensors
 
 
@@ -65,14 +67,15 @@ class Checkpoints:
         epoch : int
         """
         tensors, metadata = state["tensors"], {**state["metadata"], "score": score, "epoch": epoch}
-        save_tensors(tensors, self.latest, metadata=metadata)
-        kept = sorted([*self._kept(), (score, epoch)])
+        kept = sorted({*self._kept(), (score, epoch)})
         if kept[0] == (score, epoch):
             save_tensors(tensors, self.best, metadata=metadata)
         if (score, epoch) in kept[: self.top_k]:
             save_tensors(tensors, self._path(score, epoch), metadata=metadata)
         for old in kept[self.top_k :]:
             self._path(*old).unlink(missing_ok=True)
+        # last, so that whatever a resumed training reads beside it is there already
+        save_tensors(tensors, self.latest, metadata=metadata)
 
     def keep_best(self):
         """Delete all but the best: what a finished training needs no more."""
@@ -130,13 +133,14 @@ def read_weights(path, model):
     return {name.removeprefix("model."): v.to(device) for name, v in tensors.items() if name.startswith("model.")}
 
 
-def restore_training(path, model, optimizer, generators):
+def restore_training(path, model, optimizer, generators, settings=None):
     """Put a saved state back; return its metadata.
 
     Raises
     ------
     UserError
-        The file is damaged, or belongs to another model.
+        The file is damaged, belongs to another model, or was trained with
+        other settings: one training cannot have two.
     """
     tensors, metadata = load_tensors(path)
     state = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
@@ -149,6 +153,7 @@ def restore_training(path, model, optimizer, generators):
     ]
     if different:
         raise UserError(f"{path} is a checkpoint of another model ({different[0]}, {len(different)} tensors in all)")
+    _refuse_other_settings(path, metadata.get("settings"), settings)
     model.load_state_dict(state, strict=True)
     slots = {}
     for name, value in tensors.items():
@@ -163,3 +168,19 @@ def restore_training(path, model, optimizer, generators):
     if torch.cuda.is_available() and "rng.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["rng.cuda"])
     return metadata
+
+
+def _refuse_other_settings(path, saved, settings):
+    """Refuse to go on with other settings than the checkpoint's (None: do not compare)."""
+    if settings is None or saved is None:
+        return
+    now = plain(asdict(settings))
+    changed = [
+        f"{name} ({saved.get(name)}, now {now.get(name)})"
+        for name in {**saved, **now}
+        if saved.get(name) != now.get(name)
+    ]
+    if changed:
+        raise UserError(
+            f"{path} was trained with another {', '.join(changed)}; resume with the same, or start a new run"
+        )

@@ -11,12 +11,14 @@ from moola_lib.errors import UserError
 from moola_lib.labels.targets import COUNTDOWN_CLIP_BARS
 from moola_lib.learning.audit import measure_shares
 from moola_lib.learning.balance import build_balance
-from moola_lib.learning.batches import check_batch
+from moola_lib.learning.batches import check_batch, check_features
 from moola_lib.learning.checkpoints import read_weights, restore_training, training_state
 from moola_lib.learning.device import explain_out_of_memory, seed_everything
 from moola_lib.learning.losses import task_losses
 from moola_lib.windows.augment import warp_batch
 from moola_lib.windows.samplers import balanced_batches, shuffled_batches
+
+BLOCK = 256  # windows at a time where no gradient is needed
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,12 @@ def finetune(
     seed_everything(settings.seed, settings.n_threads)
     order = torch.Generator().manual_seed(settings.seed)
     balance = build_balance(settings.balance, settings.weights)
+    if settings.n_frozen_epochs and not hasattr(model, "encoder"):
+        raise UserError(f"{model.spec['name']} has no encoder to freeze; set n_frozen_epochs to 0")
+    check_features(gather, model)
     data = _Data(gather, windows)
-    check_batch(data.batch(torch.arange(len(windows))[:64]), n_features=gather.n_features, n_classes=_n_classes(model))
+    for rows in torch.arange(len(windows)).split(BLOCK):
+        check_batch(data.batch(rows), n_features=gather.n_features, n_classes=_n_classes(model))
     set_head_biases(model, windows)
     start_losses = _losses_of(model, data, settings)
     held_out = _Data(gather, validation) if validation is not None and len(validation) else None
@@ -279,7 +285,7 @@ def _resume(path, model, settings, generators, balance):
     optimizer = _optimizer(
         model, settings, is_frozen=n_done <= settings.n_frozen_epochs and settings.n_frozen_epochs > 0
     )
-    metadata = restore_training(path, model, optimizer, generators)
+    metadata = restore_training(path, model, optimizer, generators, settings)
     balance.load_state_dict(metadata["balance"])
     return metadata, optimizer
 
@@ -295,7 +301,7 @@ def _set_mode(model, is_frozen):
 @torch.no_grad()
 def _encode_all(model, data):
     """Return the frozen encoder's activations of every window, (n, time, width)."""
-    rows = torch.arange(len(data.windows)).split(256)
+    rows = torch.arange(len(data.windows)).split(BLOCK)
     return torch.cat([model.encode(data.gather(data.places[part])[0]) for part in rows])
 
 
@@ -310,13 +316,19 @@ def _forward(model, batch, encoded=None):
 
 @torch.no_grad()
 def _losses_of(model, data, settings):
-    """Return the raw losses of all windows in eval mode, dict of float."""
+    """Return the raw losses over all windows in eval mode, dict of float (mean of blocks by size)."""
     was_training = model.training
     model.eval()
-    batch = data.batch(torch.arange(len(data.windows)))
-    losses = task_losses(model(batch["x"]), batch, countdown_unit=settings.countdown_unit)
+    sums = {}
+    for rows in torch.arange(len(data.windows)).split(BLOCK):
+        batch = data.batch(rows)
+        losses = task_losses(
+            model(batch["x"]), batch, countdown_unit=settings.countdown_unit, focal_gamma=settings.focal_gamma
+        )
+        for task, loss in losses.items():
+            sums[task] = sums.get(task, 0.0) + float(loss) * len(rows)
     model.train(was_training)
-    return {task: float(loss) for task, loss in losses.items()}
+    return {task: value / len(data.windows) for task, value in sums.items()}
 
 
 def _relative(losses, start):

@@ -20,7 +20,7 @@ def task_losses(outputs, batch, *, countdown_unit="scaled", focal_gamma=0.0, cla
     batch : dict of Tensor
         `is_valid` (batch, time) bool; `has_expansion` (batch,) bool; `type`
         (batch,) int64; `pointers` (batch, 2), `inside` (batch, time) and
-        `countdown` (batch, time, bars) float32.
+        `countdown` (batch, time) float32, in bars.
     countdown_unit : {"scaled", "bars"}
         Huber on countdown / 20, or on bars.
     focal_gamma : float

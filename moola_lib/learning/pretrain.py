@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from moola_lib.errors import UserError
+from moola_lib.learning.batches import check_features
 from moola_lib.learning.checkpoints import read_weights, restore_training, training_state
 from moola_lib.learning.device import explain_out_of_memory, seed_everything
 from moola_lib.learning.losses import masked_huber, sigma_loss
@@ -125,14 +126,17 @@ def pretrain(
     -------
     list of dict
         One row per epoch: `epoch`, `n_epochs`, `train_huber`,
-        `validation_huber`, `validation_sigma_loss` (not a scale), `log_sigma`,
-        `learning_rate`, `windows_per_second`.
+        `validation_huber`, `start_huber` (validation before training),
+        `validation_sigma_loss` (not a scale), `log_sigma`, `learning_rate`,
+        `windows_per_second`.
 
     Raises
     ------
     UserError
-        The loss becomes NaN (the batch is named), or memory runs out.
+        The features do not fit the model or are not finite, the loss becomes
+        NaN (the batch is named), or memory runs out.
     """
+    check_features(gather, model)
     seed_everything(settings.seed, settings.n_threads)
     device = gather.device
     order = torch.Generator().manual_seed(settings.seed)
@@ -144,13 +148,16 @@ def pretrain(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
+    learners = [parameter for name, parameter in model.named_parameters() if name != "log_sigma"]
     per_epoch = min(settings.windows_per_epoch or len(train_places), len(train_places))
     n_batches = math.ceil(per_epoch / settings.batch_size)
     n_steps = n_batches * settings.n_epochs
     history, best, best_weights = [], math.inf, None
+    start = validate(model, gather, validation_places, settings, scale)
     saved = checkpoints.to_resume(resume) if checkpoints is not None else None
     if saved is not None:
-        history = restore_training(saved, model, optimizer, generators)["history"]
+        history = restore_training(saved, model, optimizer, generators, settings)["history"]
+        start = history[0]["start_huber"]
         best = min(row["validation_huber"] for row in history)
         best_weights = read_weights(checkpoints.best, model)
 
@@ -159,7 +166,7 @@ def pretrain(
             break
         began = time.perf_counter()
         model.train()
-        total = 0.0
+        total, n_seen = 0.0, 0
         chosen = torch.randperm(len(train_places), generator=order)[:per_epoch]
         for batch, rows in enumerate(shuffled_batches(per_epoch, settings.batch_size, order)):
             rate = learning_rate_at(
@@ -174,11 +181,15 @@ def pretrain(
             with explain_out_of_memory(settings.batch_size):
                 clean, is_valid = gather(train_places[chosen[rows]])
                 is_masked = draw_mask(is_valid.shape, settings, noise)
+                is_scored = is_masked & is_valid
+                if not is_scored.any():
+                    continue  # nothing valid is hidden: there is no loss
                 jitter = torch.randn(clean.shape, generator=noise, device=device) * settings.jitter
                 jitter = jitter * is_valid.unsqueeze(-1)  # invalid rows enter as 0
                 outputs = model(clean + jitter, is_masked)
-                huber = masked_huber(outputs["reconstruction"], clean, _scored(is_masked, is_valid), scale=scale)
-                # σ learns from a detached loss: it is reported, and cannot change what the encoder learns
+                huber = masked_huber(outputs["reconstruction"], clean, is_scored, scale=scale)
+                # σ learns from a detached loss and is left out of the clipping:
+                # it is reported, and cannot change what the encoder learns
                 loss = huber + sigma_loss(huber.detach(), model.log_sigma).sum()
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
@@ -188,15 +199,16 @@ def pretrain(
                     f"the loss became {value} in epoch {epoch + 1}, batch {batch + 1} (first window at bar "
                     f"{int(train_places[chosen[rows]][0])}); lower learning_rate, or look for extreme features there"
                 )
-            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+            torch.nn.utils.clip_grad_norm_(learners, settings.clip_norm)
             optimizer.step()
-            total += value * len(rows)
+            total, n_seen = total + value * len(rows), n_seen + len(rows)
         validation = validate(model, gather, validation_places, settings, scale)
         row = {
             "epoch": epoch + 1,
             "n_epochs": settings.n_epochs,
-            "train_huber": total / per_epoch,
+            "train_huber": total / max(n_seen, 1),
             "validation_huber": validation,
+            "start_huber": start,
             "validation_sigma_loss": float(sigma_loss(torch.tensor(validation), model.log_sigma.detach().cpu())),
             "log_sigma": float(model.log_sigma.detach()),
             "learning_rate": rate,
@@ -231,21 +243,18 @@ def validate(model, gather, places, settings, scale):
     """
     model.eval()
     generator = torch.Generator(gather.device).manual_seed(settings.seed + 1)
-    total = 0.0
+    total, n_seen = 0.0, 0
     for part in torch.as_tensor(places).split(256):
         x, is_valid = gather(part)
         is_masked = draw_mask(is_valid.shape, settings, generator)
-        outputs = model(x, is_masked)
-        total += float(masked_huber(outputs["reconstruction"], x, _scored(is_masked, is_valid), scale=scale)) * len(
-            part
-        )
-    return total / len(places)
-
-
-def _scored(is_masked, is_valid):
-    """Return the hidden bars that count; a batch whose hidden bars are all invalid scores every hidden one."""
-    scored = is_masked & is_valid
-    return scored if scored.any() else is_masked
+        is_scored = is_masked & is_valid
+        if is_scored.any():
+            answer = model(x, is_masked)["reconstruction"]
+            total += float(masked_huber(answer, x, is_scored, scale=scale)) * len(part)
+            n_seen += len(part)
+    if n_seen == 0:
+        raise UserError("no hidden bar of the validation windows is valid; give a longer series")
+    return total / n_seen
 
 
 def _has_stalled(history, patience):

@@ -251,6 +251,9 @@ def _check_numbers(frame, path):
                 f"{path}: row {row + 1}, column {name}: {frame[name].iloc[row]!r} is not a number; mend the file"
             )
         frame[name] = numbers.astype(np.float64)
+    if "instrument_id" in frame.columns and frame["instrument_id"].isna().any():
+        row = int(frame["instrument_id"].isna().to_numpy().argmax())
+        raise UserError(f"{path}: row {row + 1} has no instrument_id; mend it, or leave the column out")
     return frame
 
 
@@ -275,7 +278,7 @@ def _check_kind(frame, source):
     if price < MIN_INDEX_PRICE:
         raise UserError(
             f"{source}: prices around {price:.4g} are not index-sized (features assume at least {MIN_INDEX_PRICE:g}); "
-            "multiply them by a stated factor with scale="
+            "multiply them by a stated factor, the parameter scale"
         )
 
 

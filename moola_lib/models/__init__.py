@@ -10,6 +10,7 @@ MODELS = {
     "simple_lstm": "moola_lib.models.simple_lstm:SimpleLSTM",
 }
 PRETRAINERS = ("masked_autoencoder", "multitask_pretrainer")
+LOCALISERS = ("jade", "jade_compact")  # an encoder under the four heads
 
 
 def build_model(name, *, n_features, n_classes=None, **options):

@@ -80,20 +80,22 @@ def run_notebooks(
     ------
     UserError
         The run exists and `resume` is false, or it does not and `resume` is
-        true, or the folders cannot be written, or another process holds them.
+        true, or a notebook to resume had other parameters and is finished or
+        left checkpoints, or the folders cannot be written, or another process
+        holds them.
     """
     folder = reports_folder(root, check_run_id(run_id))
     with lock_folder(folder):
         record = _open_record(root, run_id, stems, resume)
         resolved = resolved_by_stem or parameters_by_stem
-        _refuse_other_parameters(record, stems, resolved)
+        _refuse_other_parameters(root, record, stems, resolved)
         record.update(profile=profile, status="running", error=None, finished_at=None)
         record.update(versions=records.package_versions(), git=records.git_state(root))
         for stem in stems:
             record["parameters"][stem] = resolved.get(stem, {})
             record["given_parameters"][stem] = parameters_by_stem.get(stem, {})
         run = _Run(root, folder, record, on_event or (lambda event: None))
-        with _kernel_environment(root, run_id, resume), _sigterm_interrupts():
+        with _kernel_environment(root, run_id, resume), _signals_interrupt():
             run.all(stems, parameters_by_stem)
     return RunResult(record, folder)
 
@@ -230,17 +232,25 @@ def _open_record(root, run_id, stems, resume):
     return record
 
 
-def _refuse_other_parameters(record, stems, resolved):
-    """Refuse to resume with other parameters than a finished notebook had."""
+def _refuse_other_parameters(root, record, stems, resolved):
+    """Refuse to resume with other parameters than a notebook's results or checkpoints were made with.
+
+    One that stopped before its first checkpoint may change: that is how a wrong
+    path is put right.
+    """
     for stem in stems:
-        if record["notebooks"][stem]["status"] != "finished":
+        status = record["notebooks"][stem]["status"]
+        folder = artifacts_folder(root, record["run_id"], stem)
+        has_checkpoints = any(folder.rglob("checkpoint_*.safetensors"))
+        if status == "not run" or not (status == "finished" or has_checkpoints):
             continue
         before, now = record["parameters"].get(stem, {}), resolved.get(stem, {})
         other = [key for key in {**before, **now} if before.get(key) != now.get(key)]
         if other:
+            what = f"finished {stem}" if status == "finished" else f"has checkpoints of {stem}, trained"
             raise UserError(
-                f"run {record['run_id']!r} finished {stem} with another {', '.join(other)}; "
-                "resume with the same parameters or start a new run"
+                f"run {record['run_id']!r} {what} with another {', '.join(other)}; "
+                "resume with the same parameters or use a new run id"
             )
 
 
@@ -265,8 +275,11 @@ def _kernel_environment(root, run_id, resume):
 
 
 @contextlib.contextmanager
-def _sigterm_interrupts():
-    """Treat SIGTERM like Ctrl-C, so that kernels stop and the record is written."""
+def _signals_interrupt():
+    """Treat SIGTERM like Ctrl-C, so that kernels stop and the record is written.
+
+    SIGINT too where it is ignored, as it is in what a shell starts in the background.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -274,8 +287,11 @@ def _sigterm_interrupts():
     def interrupt(number, frame):
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, interrupt)}
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

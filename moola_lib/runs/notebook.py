@@ -1,22 +1,27 @@
 """The notebook's side of a run: checked parameters, folders, upstream, progress, record."""
 
 import ast
+import contextlib
 import json
 import os
+import re
 import resource
 import shutil
 import sys
 import time
+from pathlib import Path
 
 from moola_lib.errors import UserError
-from moola_lib.files import plain, write_json
+from moola_lib.files import plain, read_json, write_json
 from moola_lib.runs import record as records
-from moola_lib.runs.parameters_check import check_parameters, load_model, nearest_name
+from moola_lib.runs.parameters_check import absolute_paths, check_parameters, load_model, nearest_name
 from moola_lib.runs.project import artifacts_folder, find_root
 
 PARAMETERS_SOURCE = "the notebook's parameters cell"
 SECONDS_BETWEEN_LINES = 10
-EPOCH_LOSSES = ("loss", "val_loss", "train_loss", "validation_loss", "train_huber", "validation_huber")
+UPSTREAM_FILE = "upstream.json"
+EPOCH_LOSSES = ("train_loss", "validation_loss", "train_huber", "validation_huber")
+N_BACKUPS = 3
 
 
 def start_notebook(stem, namespace, model=None):
@@ -44,7 +49,11 @@ def start_notebook(stem, namespace, model=None):
     Notes
     -----
     The run id is the engine's (`MOOLA_RUN_ID`), else `manual`. A `manual`
-    predecessor is moved to `data/artifacts/backups/manual-<UTC stamp>/<stem>`.
+    predecessor is moved to `data/artifacts/backups/manual-<UTC stamp>/<stem>`;
+    the newest three of a notebook are kept there, older ones are deleted.
+
+    Relative paths count from the current folder, or, where they lead nowhere
+    from there, from the project's root.
     """
     if model is None:
         from moola_lib.runs.parameters import PARAMETERS
@@ -55,9 +64,10 @@ def start_notebook(stem, namespace, model=None):
     if missing:
         raise UserError(f"{PARAMETERS_SOURCE}: {', '.join(missing)} is missing")
     values = {name: namespace[name] for name in model.model_fields}
+    root = find_root()
+    values = absolute_paths(model, values, Path.cwd(), root)
     parameters = check_parameters(model, values, PARAMETERS_SOURCE)
 
-    root = find_root()
     run_id = os.environ.get("MOOLA_RUN_ID") or "manual"
     folder = artifacts_folder(root, run_id, stem)
     _make_folder(root, folder, run_id, stem)
@@ -75,7 +85,8 @@ class NotebookRun:
     parameters : pydantic model
         Checked.
     is_headless, is_resumed : bool
-        Run by the engine; continuing an interrupted run.
+        Run by the engine, or under `MOOLA_HEADLESS=1`, so that nobody is there to
+        click; continuing an interrupted run.
     upstream_runs : dict of str to str
         Stem to run id, as found by `upstream`.
     """
@@ -83,9 +94,10 @@ class NotebookRun:
     def __init__(self, stem, run_id, root, folder, parameters):
         self.stem, self.run_id, self.root = stem, run_id, root
         self.folder, self.parameters = folder, parameters
-        self.upstream_runs = {}
-        self.is_headless = bool(os.environ.get("MOOLA_RUN_ID"))
         self.is_resumed = os.environ.get("MOOLA_RESUME") == "1"
+        began_with = folder / UPSTREAM_FILE
+        self.upstream_runs = read_json(began_with) if self.is_resumed and began_with.exists() else {}
+        self.is_headless = bool(os.environ.get("MOOLA_RUN_ID")) or os.environ.get("MOOLA_HEADLESS") == "1"
         self._started = time.monotonic()
         self._started_at = records.utc_now()
         self._first_epochs = {}  # label -> (time and number of its first epoch)
@@ -97,18 +109,26 @@ class NotebookRun:
         """Return the artifacts folder of notebook `stem` that this run builds on.
 
         In this order: this same run; the run named by the `upstream_run`
-        parameter, or the one that run itself built on; the run an upstream
-        found earlier built on, so that one lineage is used throughout; the
-        newest finished run. By hand (run id `manual`), a given `upstream_run`
-        comes before the manual run.
+        parameter, or the one that run itself built on; the newest finished run
+        that fits the upstreams found earlier. By hand (run id `manual`), a given
+        `upstream_run` comes before the manual run.
+
+        What fits the upstreams found earlier is the run that they built on, or a
+        newer one built on the same runs as theirs: new labels for the same bars
+        are used with an older encoder, and other bars are not. Where the newest
+        run of all does not fit, a line says so.
 
         Raises
         ------
         UserError
-            Nothing found, naming the notebook to run; or `upstream_run` lacks it.
+            Nothing found, naming the notebook to run; or `upstream_run` lacks it;
+            or the upstreams found earlier were built on different ones.
+
+        A resumed notebook keeps the upstreams it began with.
         """
         if stem not in self.upstream_runs:
             self.upstream_runs[stem] = self._find_upstream(stem)
+            write_json(self.folder / UPSTREAM_FILE, self.upstream_runs)
         return artifacts_folder(self.root, self.upstream_runs[stem], stem)
 
     def log_metrics(self, **row):
@@ -122,9 +142,9 @@ class NotebookRun:
         Parameters
         ----------
         row : dict
-            `epoch` (from 1), `n_epochs`, and what was measured: `loss`,
-            `val_loss`, `windows_per_second`, … `label` tells several trainings
-            of one notebook apart. `seconds_left` is added.
+            `epoch` (from 1), `n_epochs`, and what was measured: `train_loss`,
+            `validation_loss`, `windows_per_second`, … `label` tells several
+            trainings of one notebook apart. `seconds_left` is added.
         """
         now = time.monotonic()
         label = row.get("label", "")
@@ -206,34 +226,55 @@ class NotebookRun:
                 f"upstream_run {given!r} has no finished {stem}, which {self.stem} needs; "
                 f"run `moola run {stem} --run-id {given} --resume` or name another run"
             )
-        for other, run_id in self.upstream_runs.items():
-            taken = (records.notebook_record(root, run_id, other) or {}).get("upstream_runs", {})
-            if stem in taken and has(taken[stem]):
-                return taken[stem]
         finished = {}
-        for path in (root / "data" / "artifacts").glob(f"*/{stem}/record.json"):
+        for path in sorted((root / "data" / "artifacts").glob(f"*/{stem}/record.json")):
             run_id = path.parent.parent.name
             record = records.notebook_record(root, run_id, stem)
             if record is not None:
                 finished[run_id] = record
         if not finished:
             raise UserError(f"{self.stem} needs the artifacts of {stem}; run `moola run {stem}` first")
-        # An upstream built on another run than one already chosen would mix two lineages.
-        fitting = {
-            run_id: record
-            for run_id, record in finished.items()
-            if all(
-                self.upstream_runs.get(other, taken) == taken
-                for other, taken in record.get("upstream_runs", {}).items()
-            )
-        }
-        if not fitting:
-            chosen = ", ".join(f"{s} of run {r}" for s, r in self.upstream_runs.items())
+        run_id = self._newest_fitting(stem, finished)
+        newest = max(finished, key=lambda run_id: finished[run_id].get("finished_at", ""))
+        if finished[newest].get("finished_at", "") > finished[run_id].get("finished_at", ""):
+            why = ", built on other inputs" if finished[newest].get("upstream_runs") else ""
+            print(f"note: a newer {stem} (run {newest}) exists{why}; using run {run_id}")
+        return run_id
+
+    def _newest_fitting(self, stem, finished):
+        """Return the newest of `finished` (run id to record of `stem`) that fits the upstreams found."""
+        found = ", ".join(f"{other} of run {run_id}" for other, run_id in self.upstream_runs.items())
+        lineage = {}  # stem -> run, as the upstreams found were built on
+        for other, run_id in self.upstream_runs.items():
+            record = records.notebook_record(self.root, run_id, other) or {}
+            for below, taken in record.get("upstream_runs", {}).items():
+                if lineage.setdefault(below, taken) != taken and below == stem:
+                    raise UserError(
+                        f"{found} were built on different {stem} (runs {lineage[below]} and {taken}); "
+                        "name the run to build on with upstream_run"
+                    )
+        expected = {**lineage, **self.upstream_runs}
+
+        def fits(run_id):
+            built_on = finished[run_id].get("upstream_runs", {})
+            if stem not in lineage:
+                return all(expected.get(below, taken) == taken for below, taken in built_on.items())
+            # Another run than theirs must share their bars: one that was built on nothing brings its own.
+            is_built_alike = bool(built_on) and all(expected.get(below) == taken for below, taken in built_on.items())
+            return run_id == lineage[stem] or is_built_alike
+
+        fitting = [run_id for run_id in finished if fits(run_id)]
+        if stem in lineage and not fitting:
             raise UserError(
-                f"no finished {stem} was built on {chosen}; run `moola run {stem}` first, "
+                f"{stem} of run {lineage[stem]}, which {found} built on, is gone; "
+                "name another run to build on with upstream_run, or run `moola run`"
+            )
+        if not fitting:
+            raise UserError(
+                f"no finished {stem} was built on {found}; run `moola run {stem}` first, "
                 "or name the run to build on with upstream_run"
             )
-        return max(fitting, key=lambda run_id: fitting[run_id].get("finished_at", ""))
+        return max(fitting, key=lambda run_id: (finished[run_id].get("finished_at", ""), run_id == lineage.get(stem)))
 
 
 def epoch_line(row):
@@ -278,19 +319,30 @@ def _refuse_unknown_names(namespace, model):
 def _make_folder(root, folder, run_id, stem):
     """Make the notebook's folder: empty, unless the engine resumes a run."""
     try:
-        if run_id == "manual" and folder.exists():
-            stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-            backup = root / "data" / "artifacts" / "backups" / f"manual-{stamp}" / stem
-            while backup.exists():  # two starts within one second
-                backup = backup.parent.with_name(backup.parent.name + "b") / stem
-            backup.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(folder, backup)
+        if run_id == "manual" and folder.exists() and any(folder.iterdir()):
+            _back_up(folder, root / "data" / "artifacts" / "backups", stem)
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()) and os.environ.get("MOOLA_RESUME") != "1":
             raise UserError(f"{folder} is not empty; use another run id, or --resume")
         (folder / "record.json").unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def _back_up(folder, backups, stem):
+    """Move a manual run's folder to the backups; delete all but the newest of that stem there."""
+    name = time.strftime("manual-%Y%m%d-%H%M%S", time.gmtime())
+    while any(backups.glob(f"{name}*/{stem}")):  # several starts within one second
+        name += "b"
+    backup = backups / name / stem
+    backup.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(folder, backup)
+    is_ours = re.compile(r"manual-\d{8}-\d{6}b*").fullmatch
+    others = [path for path in backups.glob(f"manual-*/{stem}") if is_ours(path.parent.name) and path != backup]
+    for old in sorted(others)[: 1 - N_BACKUPS]:
+        shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            old.parent.rmdir()  # where that was its last notebook
 
 
 def _built_on(root, run_id, stem):

@@ -5,12 +5,14 @@ a notebook. Each notebook's parameters cell repeats them (a test compares), and
 `params/<profile>/<stem>.yaml` holds only what differs.
 """
 
+from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from moola_lib.features.sets import FEATURE_SETS
 from moola_lib.learning import STRATEGIES
+from moola_lib.models import LOCALISERS
 
 PARAMETERS = {
     "01_feature_validation": "moola_lib.runs.parameters:FeatureValidation",
@@ -24,6 +26,7 @@ IS_PATH = {"path": True}  # relative paths count from the caller's folder
 
 FeatureSetName = Literal[tuple(FEATURE_SETS)]
 StrategyName = Literal[tuple(STRATEGIES)]
+LocaliserName = Literal[LOCALISERS]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 
@@ -53,6 +56,9 @@ class FeatureValidation(NotebookParameters):
     tz: str | None = Field(None, description="zone of naive stamps, for example America/Chicago")
     stamp: Literal["start", "end"] | None = Field(None, description="what the stamps mark; null: start")
     symbol: str | None = Field(None, description="which symbol to read, where the file holds several or none")
+    scale: float = Field(
+        1.0, gt=0, le=1e6, description="factor for prices that are not index-sized, e.g. 10000 for a pair"
+    )
     drop_budget: float = Field(0.005, ge=0, le=0.5, description="share of rows that may be dropped (fraction)")
     max_gap_minutes: float = Field(5.0, ge=1, le=60, description="longest gap inside a segment (minutes)")
     n_sessions: int = Field(60, ge=2, le=5000, description="simulated sessions (1,380 bars each)")
@@ -82,6 +88,12 @@ class LabelGeneration(NotebookParameters):
     min_bars: int = Field(5, ge=2, le=104, description="shortest proposed surge (bars)")
     max_bars: int = Field(30, ge=2, le=104, description="longest proposed surge (bars)")
     min_counter_atr: float = Field(1.0, ge=0, le=50, description="counter-move that makes a retracement (ATRs)")
+
+    @model_validator(mode="after")
+    def _check_lengths(self):
+        if self.min_bars > self.max_bars:
+            raise ValueError(f"min_bars {self.min_bars} is above max_bars {self.max_bars}")
+        return self
 
 
 class Pretraining(NotebookParameters, Compute):
@@ -113,11 +125,26 @@ class Pretraining(NotebookParameters, Compute):
     embargo_bars: int = Field(105, ge=105, le=100_000, description="bars left out between parts")
     top_k: int = Field(2, ge=1, le=100, description="best checkpoints kept")
 
+    @model_validator(mode="after")
+    def _check_split(self):
+        if min(self.split_fractions) <= 0 or abs(sum(self.split_fractions) - 1) > 1e-6:
+            raise ValueError(f"split_fractions {self.split_fractions} must be positive and sum to 1")
+        if self.split_dates is not None:
+            try:
+                days = [date.fromisoformat(day) for day in self.split_dates]
+            except ValueError as error:
+                raise ValueError(f"split_dates {self.split_dates} must be days like 2024-12-31 ({error})") from error
+            if days[0] >= days[1]:
+                raise ValueError(f"split_dates {self.split_dates} must be in order")
+        if self.mask == "span" and self.mask_ratio > self.mask_span_bars / (self.mask_span_bars + 1):
+            raise ValueError(f"spans of {self.mask_span_bars:g} bars cannot hide {self.mask_ratio:.0%} of all bars")
+        return self
+
 
 class FineTuning(NotebookParameters, Compute):
     """04: does it find expansions better than every simple baseline, and does pre-training help?"""
 
-    model: Literal["jade"] = Field("jade", description="the model that takes a pre-trained encoder")
+    model: LocaliserName = Field("jade", description="the model that takes the pre-trained encoder")
     dropout: float = Field(0.2, ge=0, lt=1, description="between LSTM layers")
     head_dropout: float = Field(0.2, ge=0, lt=1, description="before the heads")
     n_folds: int = Field(5, ge=2, le=50, description="cross-validation folds, whole trading days each")
@@ -144,6 +171,7 @@ class LossBalance(NotebookParameters, Compute):
     """05: does every task get to teach the encoder?"""
 
     strategies: list[StrategyName] = Field(list(STRATEGIES), min_length=1, description="strategies to compare")
+    model: LocaliserName = Field("jade", description="the model that takes the pre-trained encoder")
     in_use: StrategyName = Field("manual", description="the strategy that the gates judge")
     dropout: float = Field(0.2, ge=0, lt=1, description="between LSTM layers")
     head_dropout: float = Field(0.2, ge=0, lt=1, description="before the heads")
@@ -155,3 +183,9 @@ class LossBalance(NotebookParameters, Compute):
     audit_every: int = Field(4, ge=1, description="steps between measurements of gradients")
     test_frac: float = Field(0.25, gt=0, lt=1, description="latest days held out to score strategies")
     n_bootstrap: int = Field(500, ge=100, le=100_000, description="resamples of days for intervals")
+
+    @model_validator(mode="after")
+    def _check_in_use(self):
+        if self.in_use not in self.strategies:
+            raise ValueError(f"in_use {self.in_use!r} is not among strategies {self.strategies}")
+        return self

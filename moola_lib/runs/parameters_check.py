@@ -31,7 +31,7 @@ def load_model(stem, models):
     return getattr(importlib.import_module(module), name)
 
 
-def check_parameters(model, values, source):
+def check_parameters(model, values, source, *, is_part=False):
     """Return `model` built from `values`.
 
     Numbers written as text are read as numbers (YAML reads `1e-3` as text),
@@ -45,6 +45,9 @@ def check_parameters(model, values, source):
     values : dict
     source : str
         Where the values come from: a file, `-p`, the notebook's parameters cell.
+    is_part : bool
+        More values follow: what must hold between several is not judged yet, and
+        nothing is returned where it does not hold.
 
     Raises
     ------
@@ -54,6 +57,7 @@ def check_parameters(model, values, source):
     """
     from pydantic import ValidationError
 
+    checked = None
     mistakes = [_unknown(model, key) for key in values if key not in model.model_fields]
     ready = {}
     for key, value in values.items():
@@ -68,7 +72,7 @@ def check_parameters(model, values, source):
         for item in error.errors():
             place = item["loc"]
             if not place:
-                mistakes.append(item["msg"].removeprefix("Value error, "))
+                mistakes += [] if is_part else [item["msg"].removeprefix("Value error, ")]
             elif place[0] in values:
                 mistakes.append(_not_allowed(model, place[0], values[place[0]], item))
             else:
@@ -132,10 +136,11 @@ def gather_parameters(stems, models, *, root, profile="quick", file=None, pairs=
     for stem, model in by_stem.items():
         path = root / "params" / profile / f"{stem}.yaml"
         if path.exists():
-            values = _absolute(model, read_yaml(path), root)
-            check_parameters(model, values, _short(path, root))
+            values = absolute_paths(model, read_yaml(path), root)
+            check_parameters(model, values, _short(path, root), is_part=True)
             given[stem].update(values)
-    # Each source is checked alone, so that a mistake is blamed on the right one.
+    # Each source is checked alone, so that a mistake is blamed on the right one;
+    # what must hold between values, when all are known.
     if file is not None:
         _hand_out(by_stem, given, read_yaml(file), str(file))
     for name, text in pairs:
@@ -148,6 +153,27 @@ def gather_parameters(stems, models, *, root, profile="quick", file=None, pairs=
         default = model().model_dump(mode="json")
         given[stem] = {k: resolved[stem][k] for k in given[stem] if resolved[stem][k] != default[k]}
     return given, resolved
+
+
+def absolute_paths(model, values, *folders):
+    """Return `values` with the relative ones of path fields made absolute.
+
+    Parameters
+    ----------
+    model : type
+        Its path fields are those with `json_schema_extra={"path": True}`.
+    values : dict
+    *folders : Path
+        Tried in order; where none holds such a path, it counts from the first.
+    """
+    result = dict(values)
+    for name, value in values.items():
+        field = model.model_fields.get(name)
+        extra = (field.json_schema_extra or {}) if field is not None else {}
+        if isinstance(value, str) and value and isinstance(extra, dict) and extra.get("path"):
+            places = [(Path(folder) / Path(value).expanduser()).resolve() for folder in folders]
+            result[name] = str(next((place for place in places if place.exists()), places[0]))
+    return result
 
 
 def nearest_name(name, names):
@@ -165,8 +191,8 @@ def _hand_out(by_stem, given, values, source):
             raise UserError(f"{source}: {name!r} is not a parameter of {whose}{nearest_name(name, names)}")
     for stem, model in by_stem.items():
         mine = {n: v for n, v in values.items() if n in model.model_fields}
-        mine = _absolute(model, mine, Path.cwd())
-        check_parameters(model, mine, source)
+        mine = absolute_paths(model, mine, Path.cwd())
+        check_parameters(model, mine, source, is_part=True)
         given[stem].update(mine)
 
 
@@ -182,17 +208,6 @@ def _read_pair(name, text, field):
     if scalar and field is not None and not _accepts(field, int, float, bool):
         return text  # a run id such as 20261120 or a date is not a number here
     return value
-
-
-def _absolute(model, values, folder):
-    """Make the relative values of path fields absolute, counting from `folder`."""
-    result = dict(values)
-    for name, value in values.items():
-        field = model.model_fields.get(name)
-        extra = (field.json_schema_extra or {}) if field is not None else {}
-        if isinstance(value, str) and value and isinstance(extra, dict) and extra.get("path"):
-            result[name] = str((Path(folder) / Path(value).expanduser()).resolve())
-    return result
 
 
 def _short(path, root):

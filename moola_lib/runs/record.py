@@ -15,7 +15,7 @@ from moola_lib.runs.project import artifacts_folder, reports_folder
 
 # The packages whose version can change a number or a page of a report.
 KEY_PACKAGES = (
-    "numpy", "pandas", "pyarrow", "numba", "torch", "scikit-learn", "safetensors",
+    "numpy", "pandas", "pyarrow", "numba", "torch", "safetensors",
     "plotly", "pydantic", "papermill", "nbclient", "nbconvert", "ipykernel",
 )  # fmt: skip
 

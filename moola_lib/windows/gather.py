@@ -18,9 +18,9 @@ class WindowGatherer:
     ----------
     table : FeatureTable
     device : str or torch.device
-    with_position : bool
-        Append `position` = t / 104 as a last column. Off by default: it lets a
-        model learn where windows were cut.
+    with_position : bool, optional
+        Append `position` = t / 104 as a last column; default as the table says
+        (its `extra`). It lets a model learn where windows were cut.
     window_bars : int
 
     Raises
@@ -29,9 +29,10 @@ class WindowGatherer:
         The table is shorter than one window.
     """
 
-    def __init__(self, table, device="cpu", *, with_position=False, window_bars=WINDOW_BARS):
+    def __init__(self, table, device="cpu", *, with_position=None, window_bars=WINDOW_BARS):
         if len(table) < window_bars:
             raise UserError(f"the series has {len(table)} bars, fewer than one window of {window_bars}")
+        with_position = table.has_position if with_position is None else with_position
         values = np.where(table.is_valid[:, None], table.values, np.float32(0))
         self.values = torch.from_numpy(values).to(device)
         self.is_valid = torch.from_numpy(np.ascontiguousarray(table.is_valid)).to(device)

@@ -2,6 +2,8 @@
 
 import torch
 
+from moola_lib.errors import UserError
+
 
 def single_mask(shape, ratio, generator):
     """Hide single bars, each independently with probability `ratio`.
@@ -45,7 +47,17 @@ def span_mask(shape, ratio, generator, mean_bars=10):
     Returns
     -------
     Tensor (batch, time), bool. Every window has at least one hidden bar.
+
+    Raises
+    ------
+    UserError
+        Runs this short cannot hide that many bars.
     """
+    if mean_bars < 1 or ratio > mean_bars / (mean_bars + 1):
+        raise UserError(
+            f"spans of {mean_bars:g} bars cannot hide {ratio:.0%} of all bars: the visible runs between them are at "
+            f"least one bar, which allows {mean_bars / (mean_bars + 1):.0%}; lower mask_ratio or raise mask_span_bars"
+        )
     batch, time = shape
     noise = torch.rand((batch, time + 1), generator=generator, device=generator.device)
     leave = 1 / mean_bars

@@ -115,7 +115,9 @@ def test_both_profiles_cover_every_notebook():
 
 def test_readme_names_only_what_exists():
     text = (ROOT / "README.md").read_text()
-    for path in re.findall(r"\]\((?!http|#)([^)]+)\)", text):
+    links = re.findall(r"\]\((?!http|#)([^)]+)\)", text) + re.findall(r'src="([^"]+)"', text)
+    assert len(links) >= 2
+    for path in links:
         assert (ROOT / path).exists(), path
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
     assert set(re.findall(r"`?make ([a-z]+)", text)) <= targets

@@ -73,6 +73,8 @@ def _run(arguments, models):
     from moola_lib.runs import engine, index, parameters_check, project, record, terminal
 
     root = project.find_root()
+    if arguments.run_id == "":
+        raise UserError("--run-id is empty; leave it out or give a name")
     if arguments.resume and not arguments.run_id:
         raise UserError("--resume needs --run-id, the run to continue")
     stems = sorted({project.resolve_stem(text, root) for text in arguments.stems})
@@ -92,7 +94,13 @@ def _run(arguments, models):
         if models is None:
             from moola_lib.runs.parameters import PARAMETERS as models
         given, resolved = parameters_check.gather_parameters(
-            stems, models, root=root, profile=profile, file=arguments.file, pairs=arguments.pairs
+            stems,
+            models,
+            root=root,
+            profile=profile,
+            file=arguments.file,
+            pairs=arguments.pairs,
+            before=before["given_parameters"] if arguments.resume and not arguments.profile else None,
         )
     with terminal.RunDisplay() as display:
         result = engine.run_notebooks(
@@ -106,6 +114,7 @@ def _run(arguments, models):
             resolved_by_stem=resolved,
         )
     terminal.print_gates(result.record["gates"])
+    terminal.print_inputs(root, result.record)
     print(index.build_index(root))
     if result.record["status"] == "interrupted":
         print(f"moola: run {result.record['run_id']} was interrupted", file=sys.stderr)

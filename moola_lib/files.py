@@ -131,6 +131,25 @@ def fingerprint(*parts):
     return digest.hexdigest()[:16]
 
 
+def check_writable(folder):
+    """Make `folder` and see that a file can be written there.
+
+    Raises
+    ------
+    UserError
+        It cannot.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"cannot write {folder}: {error.strerror or error}; choose a folder you may write to"
+        ) from error
+
+
 @contextlib.contextmanager
 def lock_folder(folder):
     """Hold an exclusive lock on `folder` while the block runs.

@@ -75,7 +75,8 @@ def test_the_same_run_id_is_refused_and_resume_skips(root, good, capsys):
     assert (good / "02_second.ipynb").stat().st_mtime_ns == before
     assert run("--run-id", "good", "--resume", "-p", "seed", "8") == 2
     sentence = capsys.readouterr().err
-    assert "finished 01_first with another seed, n_epochs" in sentence and "use a new run id" in sentence
+    assert "finished 01_first with another seed;" in sentence, "what was given before is kept"
+    assert "use a new run id" in sentence
     assert run("--run-id", "absent", "--resume") == 2
     assert run("--resume") == 2
 

@@ -135,6 +135,11 @@ def test_profile_then_file_then_pairs(tmp_path, monkeypatch):
     caller.mkdir()
     monkeypatch.chdir(caller)
     options = {"root": tmp_path, "profile": "research", "file": file}
+    with pytest.raises(UserError, match=r"bars: .*data/a.parquet does not exist"):
+        gather_parameters(["01_toy", "02_other"], MODELS, **options)
+    for name in ("data/a.parquet", "caller/b.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
     given, resolved = gather_parameters(["01_toy", "02_other"], MODELS, **options, pairs=[("n_epochs", "30")])
     bars = str(tmp_path / "data" / "a.parquet")  # a profile's paths count from the root
     assert given["01_toy"] == {"n_epochs": 30, "clip": 2.0, "learning_rate": 0.01, "bars": bars}
@@ -152,6 +157,9 @@ def test_a_name_must_be_known_to_some_notebook_of_the_chain(tmp_path):
 
 
 def test_a_pair_for_a_text_field_stays_text(tmp_path):
+    with pytest.raises(UserError, match="there is no run '20261120'"):
+        gather_parameters(["01_toy"], MODELS, root=tmp_path, pairs=[("upstream_run", "20261120")])
+    (tmp_path / "data" / "artifacts" / "20261120").mkdir(parents=True)
     given, _ = gather_parameters(["01_toy"], MODELS, root=tmp_path, pairs=[("upstream_run", "20261120")])
     assert given["01_toy"] == {"upstream_run": "20261120"}
     with pytest.raises(UserError, match="-p: n_epochs = 'two'"):
@@ -171,3 +179,10 @@ def test_what_holds_between_parameters_is_judged_when_all_are_given(tmp_path):
         gather(("high", "50"))
     with pytest.raises(UserError, match=r"^-p: high = 101 is not allowed: give a whole number at most 100$"):
         gather(("high", "101"))
+
+
+def test_a_resumed_run_keeps_what_it_was_given(tmp_path):
+    before = {"01_toy": {"n_epochs": 7, "clip": 2.0}}
+    pairs = [("clip", "3")]
+    given, _ = gather_parameters(["01_toy"], MODELS, root=tmp_path, pairs=pairs, before=before)
+    assert given["01_toy"] == {"n_epochs": 7, "clip": 3.0}

@@ -187,7 +187,7 @@ def labels_from_planted(planted, *, symbol, n_windows=174, first_ts=None, seed=1
         if len(rows) < count:
             raise UserError(
                 f"{len(rows)} simulated windows hold a {state}, {count} are needed; simulate more sessions "
-                "or ask for fewer labels"
+                "or ask for fewer labels (n_labels)"
             )
         chosen.append(rows.sample(count, random_state=seed + k))
     rows = pd.concat(chosen).sort_values("window_start_ts")

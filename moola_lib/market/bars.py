@@ -12,6 +12,8 @@ from moola_lib.files import fingerprint, replace_atomically
 PRICES = ["open", "high", "low", "close"]
 COLUMNS = [*PRICES, "volume"]
 STAMPS = ["ts", "ts_event"]
+COMPRESSED = {b"\x28\xb5\x2f\xfd": "zstandard, perhaps Databento's DBN"}
+MAX_INDEX_PRICE = 1e6  # Databento's raw files hold prices times 1e9
 MIN_INDEX_PRICE = 10.0  # the features' epsilon is absolute and assumes index-sized prices
 
 
@@ -168,6 +170,11 @@ def _read_table(path):
         head = stream.read(4)
     if not head:
         raise UserError(f"{path} is empty; give a file with one-minute bars")
+    if head in COMPRESSED:
+        raise UserError(
+            f"{path} is compressed binary data ({COMPRESSED[head]}), which this version does not read; "
+            "export it as CSV with readable stamps, or as parquet"
+        )
     try:
         if head == b"PAR1":
             return pd.read_parquet(path)
@@ -186,7 +193,16 @@ def _index_by_stamp(frame, path, tz, stamp):
     if name:
         frame = frame.set_index(name)
     elif not isinstance(frame.index, pd.DatetimeIndex):
-        raise UserError(f"{path} has no stamp: expected a column or index named ts or ts_event")
+        found = ", ".join(map(str, frame.columns[:8]))
+        raise UserError(
+            f"{path} has no stamp: expected a column or index named ts or ts_event, found {found}; "
+            "this version reads its own layout and Databento's (README, Your own bars)"
+        )
+    if pd.api.types.is_numeric_dtype(frame.index) and not frame.index.hasnans:
+        raise UserError(
+            f"{path}: the stamps are numbers (first: {frame.index[0]}), an epoch whose unit and scale of prices this "
+            "version does not read; export readable stamps, such as Databento's pretty_ts"
+        )
     try:
         index = _parse_stamps(frame.index)
     except (ValueError, TypeError) as error:
@@ -275,6 +291,11 @@ def _check_kind(frame, source):
     if len(steps) >= 10 and np.median(steps) != 1.0:
         raise UserError(f"{source}: the usual step is {np.median(steps):g} minutes; one-minute bars are needed")
     price = float(frame["close"].median())
+    if price > MAX_INDEX_PRICE:
+        raise UserError(
+            f"{source}: prices around {price:.4g} are no index prices; are they in other units, such as 1e-9? "
+            "Give the factor with the parameter scale"
+        )
     if price < MIN_INDEX_PRICE:
         raise UserError(
             f"{source}: prices around {price:.4g} are not index-sized (features assume at least {MIN_INDEX_PRICE:g}); "

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 
 from moola_lib.errors import UserError
+from moola_lib.files import check_writable
+from moola_lib.runs.project import find_root
 
 GO, NO_GO = 0, 3
 MIN_DISK_GB = 1.0
@@ -47,7 +49,8 @@ def doctor(device="auto", stream=None):
     stream = stream or sys.stdout
     console = Console(file=stream, highlight=False, width=None if stream.isatty() else 140)
     console.print(_versions(), markup=False)
-    lines = [("device", None, _describe_device(device)), *_measure_resources()]
+    root = find_root()
+    lines = [("device", None, _describe_device(device)), *_measure_resources(), _check_folders(root)]
     lines += [(name, *_run_check(check, device)) for name, check in CHECKS.items()]
     console.print(_table(lines))
     failed = [name for name, has_passed, _ in lines if has_passed is False]
@@ -57,6 +60,16 @@ def doctor(device="auto", stream=None):
         return NO_GO
     console.print(f"GO in {seconds}", style="bold green")
     return GO
+
+
+def _check_folders(root):
+    """Return the line that says whether runs can be written."""
+    try:
+        for name in ("reports", "data"):
+            check_writable(root / name)
+    except UserError as error:
+        return "folders", False, str(error)
+    return "folders", True, f"reports and data in {root} can be written"
 
 
 def check_raw_pipeline(device):

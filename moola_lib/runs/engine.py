@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moola_lib.errors import UserError
-from moola_lib.files import lock_folder
+from moola_lib.files import check_writable, lock_folder
 from moola_lib.runs import record as records
 from moola_lib.runs.execution import execute_notebook, follow_rows
 from moola_lib.runs.project import (
@@ -85,6 +85,7 @@ def run_notebooks(
         holds them.
     """
     folder = reports_folder(root, check_run_id(run_id))
+    check_writable(root / "data" / "artifacts")
     with lock_folder(folder):
         record = _open_record(root, run_id, stems, resume)
         resolved = resolved_by_stem or parameters_by_stem

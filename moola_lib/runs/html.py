@@ -114,7 +114,7 @@ def data_facts(data):
         return "not recorded", ""
     is_simulated = data.get("is_simulated")
     kind = {True: "simulated", False: "real"}.get(is_simulated, "unknown")
-    text = f"{kind} {data['fingerprint']}" if data.get("fingerprint") else kind
+    text = " ".join(str(part) for part in (kind, data.get("symbol"), data.get("fingerprint")) if part)
     return text, "warn" if is_simulated else ""
 
 

@@ -23,6 +23,7 @@ PARAMETERS = {
 }
 
 IS_PATH = {"path": True}  # relative paths count from the caller's folder
+Text = Annotated[str, Field(min_length=1)]
 
 FeatureSetName = Literal[tuple(FEATURE_SETS)]
 StrategyName = Literal[tuple(STRATEGIES)]
@@ -37,7 +38,7 @@ class NotebookParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     seed: int = Field(17, ge=0, description="random seed; equal seeds give equal numbers on CPU")
-    upstream_run: str | None = Field(None, description="run id to take inputs from; null: the newest finished one")
+    upstream_run: Text | None = Field(None, description="run id to take inputs from; null: the newest finished one")
 
 
 class Compute(BaseModel):
@@ -50,12 +51,12 @@ class Compute(BaseModel):
 class FeatureValidation(NotebookParameters):
     """01: can these bars and features be trusted?"""
 
-    bars: str | None = Field(
+    bars: Text | None = Field(
         None, description="parquet or CSV with one-minute bars; null: simulate", json_schema_extra=IS_PATH
     )
-    tz: str | None = Field(None, description="zone of naive stamps, for example America/Chicago")
+    tz: Text | None = Field(None, description="zone of naive stamps, for example America/Chicago")
     stamp: Literal["start", "end"] | None = Field(None, description="what the stamps mark; null: start")
-    symbol: str | None = Field(None, description="which symbol to read, where the file holds several or none")
+    symbol: Text | None = Field(None, description="which symbol to read, where the file holds several or none")
     scale: float = Field(
         1.0, gt=0, le=1e6, description="factor for prices that are not index-sized, e.g. 10000 for a pair"
     )
@@ -76,7 +77,7 @@ class FeatureValidation(NotebookParameters):
 class LabelGeneration(NotebookParameters):
     """02: what exactly is an expansion here, and how good are our labels?"""
 
-    labels: str | None = Field(
+    labels: Text | None = Field(
         None,
         description="parquet with labels; null: planted ones, or proposals on real bars",
         json_schema_extra=IS_PATH,

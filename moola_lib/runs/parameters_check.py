@@ -106,7 +106,7 @@ def read_yaml(path):
     return values
 
 
-def gather_parameters(stems, models, *, root, profile="quick", file=None, pairs=()):
+def gather_parameters(stems, models, *, root, profile="quick", file=None, pairs=(), before=None):
     """Collect and check what the user gave: profile, then file, then pairs.
 
     Parameters
@@ -125,6 +125,9 @@ def gather_parameters(stems, models, *, root, profile="quick", file=None, pairs=
         A YAML mapping.
     pairs : list of (str, str)
         Names and values, values in YAML.
+    before : dict of str to dict, optional
+        What an earlier start of the run was given, by stem; it stands in the
+        place of the profile's file.
 
     Returns
     -------
@@ -134,6 +137,9 @@ def gather_parameters(stems, models, *, root, profile="quick", file=None, pairs=
     by_stem = {stem: load_model(stem, models) for stem in stems}
     given = {stem: {} for stem in stems}
     for stem, model in by_stem.items():
+        if before is not None and stem in before:
+            given[stem].update(before[stem])
+            continue
         path = root / "params" / profile / f"{stem}.yaml"
         if path.exists():
             values = absolute_paths(model, read_yaml(path), root)
@@ -150,6 +156,7 @@ def gather_parameters(stems, models, *, root, profile="quick", file=None, pairs=
     resolved = {}
     for stem, model in by_stem.items():
         resolved[stem] = check_parameters(model, given[stem], stem).model_dump(mode="json")
+        _check_places(model, resolved[stem], root)
         default = model().model_dump(mode="json")
         given[stem] = {k: resolved[stem][k] for k in given[stem] if resolved[stem][k] != default[k]}
     return given, resolved
@@ -167,13 +174,28 @@ def absolute_paths(model, values, *folders):
         Tried in order; where none holds such a path, it counts from the first.
     """
     result = dict(values)
-    for name, value in values.items():
-        field = model.model_fields.get(name)
-        extra = (field.json_schema_extra or {}) if field is not None else {}
-        if isinstance(value, str) and value and isinstance(extra, dict) and extra.get("path"):
+    for name in _path_fields(model):
+        value = values.get(name)
+        if isinstance(value, str) and value:
             places = [(Path(folder) / Path(value).expanduser()).resolve() for folder in folders]
             result[name] = str(next((place for place in places if place.exists()), places[0]))
     return result
+
+
+def _check_places(model, values, root):
+    """Refuse a file or an upstream run that is not there, before any kernel starts."""
+    for name in _path_fields(model):
+        if values[name] is not None and not Path(values[name]).exists():
+            raise UserError(f"{name}: {values[name]} does not exist; give the path of a file")
+    upstream = values.get("upstream_run")
+    if upstream is not None and not (root / "data" / "artifacts" / upstream).is_dir():
+        raise UserError(f"upstream_run: there is no run {upstream!r}; the runs are listed in reports/index.html")
+
+
+def _path_fields(model):
+    """Return the names of the fields that hold paths."""
+    extras = {name: field.json_schema_extra for name, field in model.model_fields.items()}
+    return [name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("path")]
 
 
 def nearest_name(name, names):

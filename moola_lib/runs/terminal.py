@@ -4,6 +4,7 @@ import sys
 import time
 
 from moola_lib.runs.notebook import epoch_line, format_seconds
+from moola_lib.runs.record import notebook_record
 
 _COLOURS = {"PASS": "green", "FAIL": "bold red", "finished": "green", "failed": "bold red"}
 _MARKS = {"finished": "✓", "failed": "✗", "interrupted": "■"}
@@ -122,3 +123,24 @@ def _number(value):
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return f"{value:.4g}"
     return "" if value is None else str(value)
+
+
+def print_inputs(root, record):
+    """Say in a line or two what the figures rest on: the data, and notebooks of other runs.
+
+    Parameters
+    ----------
+    root : Path
+    record : dict
+        Of the run.
+    """
+    data = record["data"]
+    if data:
+        kind = {True: "simulated", False: "real"}.get(data.get("is_simulated"), "unknown")
+        labels = f", labels from {data['label_source']}" if data.get("label_source") else ""
+        print(f"data: {kind} bars {data.get('symbol', '')} ({data.get('fingerprint', 'no fingerprint')}){labels}")
+    for stem in record["stems"]:
+        own = notebook_record(root, record["run_id"], stem) or {}
+        others = {s: run for s, run in own.get("upstream_runs", {}).items() if run != record["run_id"]}
+        if others:
+            print(f"{stem} built on " + ", ".join(f"{s} of run {run}" for s, run in others.items()))

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from moola_lib.errors import UserError
-from moola_lib.files import fingerprint, lock_folder, plain, read_json, replace_atomically, write_json, write_text
+from moola_lib.files import (
+    check_writable,
+    fingerprint,
+    lock_folder,
+    plain,
+    read_json,
+    replace_atomically,
+    write_json,
+    write_text,
+)
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_debris(tmp_path):
@@ -98,3 +107,11 @@ def test_a_folder_is_locked_once(tmp_path):
         pass
     with lock_folder(tmp_path / "run"):
         assert (tmp_path / "run").is_dir()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_by_name(tmp_path):
+    (tmp_path / "data").touch()
+    with pytest.raises(UserError, match=r"cannot write .*data/artifacts"):
+        check_writable(tmp_path / "data" / "artifacts")
+    check_writable(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []

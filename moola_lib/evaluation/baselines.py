@@ -94,7 +94,8 @@ def atr_baseline(train, test, frame, starts):
     high, low, close = (frame[name].to_numpy(np.float64) for name in ("high", "low", "close"))
     ranges = true_range(high, low, close, starts)
     before = np.roll(average_true_range(high, low, close, starts), 1)
-    ratio = np.nan_to_num(ranges / np.where(before > 0, before, np.inf), nan=0.0)  # a segment's first bars have no ATR
+    # a segment's first bars have no range or no ATR: no bar qualifies there
+    ratio = np.divide(ranges, before, out=np.zeros_like(ranges), where=(before > 0) & np.isfinite(ranges))
     known = train.take(train.has_expansion)
     fallback = int(np.median(known.start))
     length = int(np.median(known.end - known.start + 1))

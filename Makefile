@@ -23,6 +23,7 @@ lab: .venv/.installed
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
 bench: .venv/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks
 
 lint: .venv/.installed

@@ -23,12 +23,16 @@ def pins():
 
 
 def direct_dependencies():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return {*project["dependencies"], *project["optional-dependencies"]["test"]}
+    return {name.lower() for name in {*project()["dependencies"], *project()["optional-dependencies"]["test"]}}
+
+
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def test_every_direct_dependency_is_pinned():
-    assert direct_dependencies() <= set(pins())
+    extras = {name.lower() for names in project()["optional-dependencies"].values() for name in names}
+    assert direct_dependencies() | extras <= set(pins())
 
 
 def test_every_direct_dependency_says_why():
@@ -47,7 +51,7 @@ def test_conda_environment_holds_the_same_versions():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
     assert pip[0] == "-c constraints.txt" and pip[-1] == "-e ."
-    given = dict(line.split("==") for line in pip[1:-1])
+    given = dict(line.lower().split("==") for line in pip[1:-1])
     assert given == {name: pins()[name] for name in direct_dependencies()}
     assert pip[1].startswith("torch=="), "torch first"
 

@@ -11,8 +11,7 @@ from moola_lib.evaluation.scores import compare_predictions, score_prediction
 from moola_lib.features import build_features
 from moola_lib.labels import labels_from_planted
 from moola_lib.learning.finetune import FinetuneSettings
-from moola_lib.market import simulate_bars
-from moola_lib.market.simulator import REFERENCE
+from moola_lib.market import REFERENCE, simulate_bars
 from moola_lib.windows import grouped_folds, place_labels
 from moola_lib.windows.gather import WindowGatherer
 

@@ -13,99 +13,17 @@ import pandas as pd
 
 from moola_lib.errors import UserError
 from moola_lib.market.bars import Bars, clean_bars
+from moola_lib.market.law import NQ_LIKE, MarketLaw, draw_log_vol, draw_shocks
 from moola_lib.market.segments import ZONE
 
 SESSION_MINUTES = 1380  # 18:00 to 17:00 New York
-
-
-@dataclass(frozen=True)
-class MarketLaw:
-    """Every parameter of the generator.
-
-    Attributes
-    ----------
-    strength : float
-        Ratio r of volatility inside an expansion to that outside.
-    drift : float
-        Mean move inside an expansion, in units of its volatility per bar,
-        towards a random direction.
-    persistence, log_vol_sd : float
-        AR(1) coefficient and stationary standard deviation of log-volatility.
-    n_grid, grid_sds : int, float
-        Points of the log-volatility grid, and its half-width in stationary sd.
-    start_low_bars, start_high_bars : int
-        First and last start of an expansion in its window (0-based, inclusive).
-    length_low_bars, length_high_bars : int
-        Range of expansion lengths in bars (inclusive), uniform.
-    window_bars : int
-        Length K of a window.
-    state_low_bars, state_high_bars : int
-        Length of the state before it, the overlapping bar included.
-    has_states : bool
-        Draw the state before each expansion. Off in the null market.
-    consolidation_share : float
-        Fraction of expansions preceded by consolidation.
-    consolidation_ratio : float
-        Volatility ratio inside a consolidation.
-    retracement_drift : float
-        Drift against the coming direction, in volatilities per bar.
-    minute_vol : float
-        Median volatility of one minute, as a fraction of price.
-    wick_ratio : float
-        Scale of the half-normal wicks, in volatilities.
-    tick_points, start_price_points : float
-        Price grid and first price.
-    """
-
-    strength: float = 2.0
-    drift: float = 0.0
-    persistence: float = 0.95
-    log_vol_sd: float = 0.4
-    n_grid: int = 21
-    grid_sds: float = 3.0
-    start_low_bars: int = 30
-    start_high_bars: int = 74
-    length_low_bars: int = 6
-    length_high_bars: int = 30
-    window_bars: int = 105
-    state_low_bars: int = 10
-    state_high_bars: int = 20
-    has_states: bool = True
-    consolidation_share: float = 81 / 174
-    consolidation_ratio: float = 0.6
-    retracement_drift: float = 0.4
-    minute_vol: float = 3e-4
-    wick_ratio: float = 0.6
-    tick_points: float = 0.25
-    start_price_points: float = 20_000.0
-
-    @property
-    def grid(self):
-        """Log-volatility grid, (n_grid,) float64, centred on 0."""
-        half = self.grid_sds * self.log_vol_sd
-        return np.linspace(-half, half, self.n_grid)
-
-    @property
-    def transition(self):
-        """Transition matrix of log-volatility, (n_grid, n_grid) float64, rows sum to 1.
-
-        Each row is the AR(1)'s conditional normal density at the grid points,
-        normalised (Tauchen 1986 integrates over cells instead).
-        """
-        sd = self.log_vol_sd * np.sqrt(1 - self.persistence**2)
-        z = (self.grid[None, :] - self.persistence * self.grid[:, None]) / sd
-        weights = np.exp(-0.5 * z**2)
-        return weights / weights.sum(axis=1, keepdims=True)
-
-    @property
-    def stationary(self):
-        """Stationary distribution of the transition matrix, (n_grid,) float64."""
-        values, vectors = np.linalg.eig(self.transition.T)
-        vector = np.real(vectors[:, np.argmax(np.real(values))])
-        return vector / vector.sum()
-
-
-REFERENCE = MarketLaw()  # frozen: the setting under which figures are quoted
+DAY_SHAPE = [
+    (0, 0.90), (15, 0.62), (45, 0.52), (110, 0.52), (120, 0.66), (180, 0.56), (240, 0.50), (330, 0.41), (390, 0.37),
+    (420, 0.43), (480, 0.62), (539, 0.57), (540, 0.92), (600, 0.74), (601, 0.92), (640, 0.73), (720, 0.61), (760, 0.66),
+    (869, 0.73), (870, 1.50), (885, 0.93), (929, 0.95), (930, 2.90), (960, 2.25), (990, 1.95), (1020, 1.65),
+    (1080, 1.36), (1140, 1.27), (1260, 1.22), (1305, 1.22), (1319, 1.85), (1320, 1.50), (1335, 0.80), (1350, 0.56),
+    (1380, 0.50),
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,6 +33,10 @@ class Market:
     Attributes
     ----------
     bars : Bars
+    exact : DataFrame
+        What ticks hide, indexed like the bars: `move`, `upper_wick` and
+        `lower_wick` (log units, not rounded) and `usual_vol`, the volatility
+        that the minute of the day and the session's level alone would give.
     planted : DataFrame
         One row per expansion: `window_start_ts`, `start_ts`, `end_ts` (UTC,
         inclusive), `state` (consolidation, retracement or none drawn),
@@ -123,6 +45,7 @@ class Market:
     """
 
     bars: Bars
+    exact: pd.DataFrame
     planted: pd.DataFrame
     law: MarketLaw
 
@@ -134,7 +57,7 @@ def simulate_bars(
     drift=0.0,
     *,
     expansions_per_session=8,
-    law=REFERENCE,
+    law=NQ_LIKE,
     start_date="2024-01-02",
     symbol="SIM",
     roll_every_sessions=None,
@@ -179,12 +102,14 @@ def simulate_bars(
             f"at least 1 session and at most {n_slots} expansions are possible"
         )
     rng = np.random.default_rng(seed)
-    planted = _draw_plan(rng, n_sessions, expansions_per_session, n_slots, law)
+    planted = _draw_plan(rng, n_sessions, expansions_per_session, law)
     log_ratio, mean = _plan_to_law(planted, n_sessions, law)
-    sigma = law.minute_vol * np.exp(_draw_log_vol(rng, n_sessions, law) + log_ratio) * minute_profile()
+    level = np.exp(law.session_sd * rng.standard_normal((n_sessions, 1)))
+    usual = law.minute_vol * level * minute_profile()
+    sigma = usual * np.exp(draw_log_vol(rng, n_sessions, SESSION_MINUTES, law) + log_ratio)
 
-    shocks = rng.standard_normal((3, n_sessions, SESSION_MINUTES))
-    moves = sigma * (shocks[0] + mean)
+    moves = sigma * (draw_shocks(rng, sigma.shape, law) + mean)
+    wicks = law.wick_ratio * sigma * np.abs(rng.standard_normal((2, *sigma.shape)))
     gaps = rng.standard_normal(n_sessions) * 10 * law.minute_vol
     has_rolled = np.zeros(n_sessions, bool)
     if roll_every_sessions:
@@ -195,51 +120,53 @@ def simulate_bars(
     log_close = np.cumsum(moves_with_gaps.ravel()).reshape(moves.shape)
     close = law.start_price_points * np.exp(log_close)
     opens = law.start_price_points * np.exp(log_close - moves)
-    wicks = np.exp(law.wick_ratio * sigma * np.abs(shocks[1:]))
-    volume = np.floor(rng.lognormal(0.0, 0.4, moves.shape) * 300 * sigma / law.minute_vol) + 1
+    # volume follows the range, so that it says nothing about volatility that the prices do not
+    size = (np.abs(moves) + wicks.sum(axis=0)) / law.minute_vol
+    volume = np.floor(rng.lognormal(0.0, 0.4, moves.shape) * 150 * size) + 1
 
     stamps = _session_stamps(n_sessions, start_date)
     frame = pd.DataFrame(
         {
             "open": _to_ticks(opens, law),
-            "high": _to_ticks(np.maximum(opens, close) * wicks[0], law),
-            "low": _to_ticks(np.minimum(opens, close) / wicks[1], law),
+            "high": _to_ticks(np.maximum(opens, close) * np.exp(wicks[0]), law),
+            "low": _to_ticks(np.minimum(opens, close) * np.exp(-wicks[1]), law),
             "close": _to_ticks(close, law),
             "volume": volume.ravel(),
             "symbol": symbol,
         },
         index=pd.DatetimeIndex(stamps.ravel(), tz="UTC", name="ts"),
     )
+    hidden = {"move": moves, "upper_wick": wicks[0], "lower_wick": wicks[1], "usual_vol": usual}
+    exact = pd.DataFrame({name: values.ravel() for name, values in hidden.items()}, index=frame.index)
     if roll_every_sessions:
         frame["instrument_id"] = np.repeat(np.cumsum(has_rolled), SESSION_MINUTES)
     if hole_share:
-        frame = frame[~_draw_holes(rng, planted, n_sessions, hole_share, law)]
+        is_kept = ~_draw_holes(rng, planted, n_sessions, hole_share, law)
+        frame, exact = frame[is_kept], exact[is_kept]
     bars = clean_bars(frame, source=f"simulated bars (seed {seed})")
-    return Market(bars, _stamp_plan(planted, stamps), law)
+    return Market(bars, exact, _stamp_plan(planted, stamps), law)
 
 
 def minute_profile():
     """Return the volatility of each minute of a session, (1380,) float64, mean square 1.
 
-    Quiet overnight, livelier from the London open (03:00 New York), highest at
-    the New York open (09:30) and again towards its close (16:00).
+    Straight lines between levels of NQ's day (minute after 18:00 New York, level):
+    quiet overnight, steps at the opens of Tokyo and London and at 08:30, highest at
+    the New York open, falling to noon and rising into the close at 16:00.
     """
     minute = np.arange(SESSION_MINUTES)
-    london, opening, closing = 540, 930, 1320
-    profile = np.where(minute < london, 0.55, 0.75)
-    is_regular = (minute >= opening) & (minute < closing)
-    day = 1.2 + 1.0 * np.exp(-(minute - opening) / 40) + 0.4 * np.exp(-(closing - minute) / 40)
-    profile = np.where(is_regular, day, profile)
+    profile = np.interp(minute, *np.transpose(DAY_SHAPE))
     return profile / np.sqrt(np.mean(profile**2))
 
 
-def _draw_plan(rng, n_sessions, per_session, n_slots, law):
+def _draw_plan(rng, n_sessions, per_session, law):
     """Draw every expansion as positions inside its session."""
     rows = []
+    free_bars = SESSION_MINUTES - per_session * law.window_bars
     for session in range(n_sessions):
-        offset = rng.integers(0, SESSION_MINUTES - n_slots * law.window_bars + 1)
-        for slot in np.sort(rng.permutation(n_slots)[:per_session]):
-            window = int(offset + slot * law.window_bars)
+        # anywhere in the session: windows on a fixed grid would give the hour away
+        gaps = np.sort(rng.integers(0, free_bars + 1, per_session))
+        for window in (gaps + law.window_bars * np.arange(per_session)).tolist():
             start = int(rng.integers(law.start_low_bars, law.start_high_bars + 1))
             length = int(rng.integers(law.length_low_bars, law.length_high_bars + 1))
             rows.append(
@@ -272,20 +199,6 @@ def _plan_to_law(planted, n_sessions, law):
         log_ratio[row.session, inside] = np.log(law.strength)
         mean[row.session, inside] = row.direction * law.drift
     return log_ratio, mean
-
-
-def _draw_log_vol(rng, n_sessions, law):
-    """Draw log-volatility on the grid, (n_sessions, 1380); sessions are independent."""
-    cumulative = np.cumsum(law.transition, axis=1)
-    uniforms = rng.random((n_sessions, SESSION_MINUTES))
-    last = law.n_grid - 1  # cumulative sums may end a rounding error below 1
-    state = np.minimum(np.searchsorted(np.cumsum(law.stationary), uniforms[:, 0]), last)
-    states = np.empty((n_sessions, SESSION_MINUTES), np.int64)
-    for minute in range(SESSION_MINUTES):
-        if minute:
-            state = np.minimum((cumulative[state] < uniforms[:, minute, None]).sum(axis=1), last)
-        states[:, minute] = state
-    return law.grid[states]
 
 
 def _draw_holes(rng, planted, n_sessions, share, law):

@@ -1,0 +1,465 @@
+"""The best that any method can do on a simulated market: the exact posterior over (start, end), and its decisions.
+
+Volatility is a Markov chain on a grid, so a window's likelihood under a span is
+a forward pass to the span's start, an explicit walk through it, and a backward
+pass from its end (an explicit-duration hidden Markov model; Yu 2010, Artificial
+Intelligence 174). Nothing is learned and nothing is approximated: scores of
+decisions taken from this posterior are the attainable ones.
+"""
+
+from dataclasses import dataclass
+from math import lgamma
+
+import numba
+import numpy as np
+
+from moola_lib.errors import UserError
+from moola_lib.labels.targets import COUNTDOWN_CLIP_BARS
+
+LOG_2PI = np.log(2 * np.pi)
+
+
+@dataclass(frozen=True)
+class LogLikelihoods:
+    """What each bar says of each grid point, under every regime it may belong to.
+
+    Attributes
+    ----------
+    outside : ndarray (n, K, G), float64
+        Log density of bar t given log-volatility, in ordinary tape.
+    inside : ndarray (n, 2, K, G)
+        The same inside an expansion that points down, or up.
+    before : ndarray (n, 3, K, G), optional
+        The same in the state before it: consolidation, retracement before a
+        move down, retracement before a move up. None where the law has none.
+    law : MarketLaw
+    """
+
+    outside: np.ndarray
+    inside: np.ndarray
+    before: np.ndarray | None
+    law: object
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Exact posterior of n windows, given that each holds one expansion.
+
+    Attributes
+    ----------
+    span : ndarray (n, n_starts, K), float64
+        Probability of (start, end): starts of `starts`, every end; rows sum to 1.
+    state : ndarray (n, 2), float64 or None
+        Probability of consolidation and of retracement before it.
+    starts : ndarray (n_starts,), int64
+        Bars at which an expansion may start.
+    log_bayes_factor : ndarray (n,), float64
+        Log evidence of one expansion against that of none, in nats.
+    """
+
+    span: np.ndarray
+    state: np.ndarray | None
+    starts: np.ndarray
+    log_bayes_factor: np.ndarray
+
+    def __len__(self):
+        return len(self.span)
+
+    @property
+    def start(self):
+        """Probability of a start at each bar, (n, K) float64."""
+        found = np.zeros((len(self), self.span.shape[2]))
+        found[:, self.starts] = self.span.sum(axis=2)
+        return found
+
+    @property
+    def end(self):
+        """Probability of an end at each bar, (n, K) float64."""
+        return self.span.sum(axis=1)
+
+    @property
+    def inside(self):
+        """Probability that each bar is inside, (n, K) float64."""
+        # begun by bar t, less ended before bar t
+        begun = np.cumsum(self.start, axis=1)
+        ended = np.cumsum(self.end, axis=1)
+        return np.clip(begun - ended + self.end, 0.0, 1.0)
+
+
+def bare_log_likelihoods(log_return, log_range, law):
+    """Return the log-likelihoods of windows of the bare law.
+
+    Parameters
+    ----------
+    log_return, log_range : ndarray (n, K), float64
+    law : MarketLaw
+
+    Returns
+    -------
+    LogLikelihoods
+    """
+    x, y = log_return[..., None], log_range[..., None]
+
+    def density(log_ratio, mean):
+        log_vol = law.grid + log_ratio
+        off = (y - log_vol - law.range_mean) / law.range_sd
+        return _log_move(x, log_vol, mean, law) - 0.5 * off**2 - 0.5 * LOG_2PI - np.log(law.range_sd)
+
+    r = np.log(law.strength)
+    inside = np.stack([density(r, -law.drift), density(r, law.drift)], axis=1)
+    return LogLikelihoods(density(0.0, 0.0), inside, None, law)
+
+
+def bar_log_likelihoods(move, upper_wick, lower_wick, usual_vol, law):
+    """Return the log-likelihoods of windows of the bar generator.
+
+    The values are those before rounding to ticks, and the usual volatility of
+    the minute and session is given: no method that sees only the bars of a
+    window knows as much, so that attainable skill stays at most 1.
+
+    Parameters
+    ----------
+    move, upper_wick, lower_wick, usual_vol : ndarray (n, K), float64
+        As in `market.Market.exact`.
+    law : MarketLaw
+
+    Returns
+    -------
+    LogLikelihoods
+    """
+    x, up, low = ((each / usual_vol)[..., None] for each in (move, upper_wick, lower_wick))
+
+    def density(log_ratio, mean):
+        log_vol = law.grid + log_ratio
+        scale = np.log(law.wick_ratio) + log_vol
+        wicks = np.log(2) - LOG_2PI / 2 - scale - 0.5 * (up * np.exp(-scale)) ** 2
+        wicks = wicks + np.log(2) - LOG_2PI / 2 - scale - 0.5 * (low * np.exp(-scale)) ** 2
+        return _log_move(x, log_vol, mean, law) + wicks
+
+    r = np.log(law.strength)
+    inside = np.stack([density(r, -law.drift), density(r, law.drift)], axis=1)
+    before = None
+    if law.has_states:
+        quiet = np.log(law.consolidation_ratio)
+        against = law.retracement_drift
+        before = np.stack([density(quiet, 0.0), density(0.0, against), density(0.0, -against)], axis=1)
+    return LogLikelihoods(density(0.0, 0.0), inside, before, law)
+
+
+def market_windows(market):
+    """Return the planted windows of a simulated market, ready for the oracle.
+
+    Parameters
+    ----------
+    market : market.Market
+
+    Returns
+    -------
+    likelihoods : LogLikelihoods (n)
+    start, end : ndarray (n,), int64
+        Planted span in bars of its window.
+    state : ndarray (n,), int64
+        0 consolidation, 1 retracement.
+    """
+    law, planted = market.law, market.planted
+    if len(planted) == 0:
+        raise UserError("nothing is planted in this market; simulate it with expansions_per_session of at least 1")
+    first = market.exact.index.get_indexer(planted["window_start_ts"])
+    rows = first[:, None] + np.arange(law.window_bars)
+    columns = [market.exact[name].to_numpy()[rows] for name in ("move", "upper_wick", "lower_wick", "usual_vol")]
+    start, end = (market.exact.index.get_indexer(planted[f"{edge}_ts"]) - first for edge in ("start", "end"))
+    state = (planted["state"] == "retracement").to_numpy().astype(np.int64)
+    return bar_log_likelihoods(*columns, law), start, end, state
+
+
+def posterior(likelihoods):
+    """Return the exact posterior over (start, end), and over the state before, of each window.
+
+    Parameters
+    ----------
+    likelihoods : LogLikelihoods
+
+    Returns
+    -------
+    Posterior
+
+    Raises
+    ------
+    UserError
+        A window has likelihood 0 under every span (a value that is not finite).
+    """
+    law = likelihoods.law
+    n, n_bars, _ = likelihoods.outside.shape
+    has_states = likelihoods.before is not None
+    before = likelihoods.before if has_states else np.zeros((n, 0, 1, 1))
+    # (state, direction) pairs: which regime comes before, which inside
+    pairs = np.array([(0, 0), (0, 1), (1, 0), (2, 1)] if has_states else [(-1, 0), (-1, 1)])
+    share = law.consolidation_share
+    prior = np.log([share / 2, share / 2, (1 - share) / 2, (1 - share) / 2] if has_states else [0.5, 0.5])
+    state_bars = np.arange(law.state_low_bars, law.state_high_bars + 1) if has_states else np.zeros(0, np.int64)
+    log_span = np.empty((n, len(pairs), len(law.starts), n_bars))
+    log_none = np.empty(n)
+    _fill_spans(
+        likelihoods.outside,
+        likelihoods.inside,
+        before,
+        pairs,
+        state_bars,
+        law.starts,
+        law.lengths,
+        np.ascontiguousarray(law.transition),
+        law.stationary,
+        log_span,
+        log_none,
+    )
+    log_span += prior[:, None, None] + _log_span_prior(law)
+    top = log_span.max(axis=(1, 2, 3), keepdims=True)
+    if not np.isfinite(top).all():
+        row = int(np.flatnonzero(~np.isfinite(top.ravel()))[0])
+        raise UserError(f"window {row} is impossible under this law; is a value missing, or the law another one?")
+    weight = np.exp(log_span - top)
+    total = weight.sum(axis=(1, 2, 3))
+    weight /= total[:, None, None, None]
+    state = np.stack([weight[:, :2].sum(axis=(1, 2, 3)), weight[:, 2:].sum(axis=(1, 2, 3))], axis=1)
+    log_evidence = np.log(total) + top.ravel()
+    return Posterior(weight.sum(axis=1), state if has_states else None, law.starts, log_evidence - log_none)
+
+
+def prior(law, n_windows=1):
+    """Return what is known before any bar is seen, as a Posterior: the best constant answers follow from it."""
+    span = np.exp(_log_span_prior(law))
+    share = law.consolidation_share
+    state = np.tile([share, 1 - share], (n_windows, 1)) if law.has_states else None
+    return Posterior(np.tile(span, (n_windows, 1, 1)), state, law.starts, np.zeros(n_windows))
+
+
+def best_start(known, tolerance_bars=3):
+    """Return the start with the most posterior mass within the tolerance, (n,) int64."""
+    return _box_sum(known.start, tolerance_bars).argmax(axis=1)
+
+
+def best_end(known, tolerance_bars=3):
+    """Return the end with the most posterior mass within the tolerance, (n,) int64."""
+    return _box_sum(known.end, tolerance_bars).argmax(axis=1)
+
+
+def best_span(known, tolerance_bars=3):
+    """Return the (start, end) whose box of the tolerance holds the most posterior mass, two (n,) int64."""
+    first = known.starts[0]
+    mass = _box_sum(_box_sum(known.span, tolerance_bars), tolerance_bars, axis=1)
+    n, _, n_bars = mass.shape
+    at = mass.reshape(n, -1).argmax(axis=1)
+    return first + at // n_bars, at % n_bars
+
+
+def best_inside(known):
+    """Return the bars to call inside for the highest expected pooled F1, (n, K) bool.
+
+    The best rule is a threshold on the bars' probabilities (Lipton et al. 2014,
+    arXiv:1402.1892); it is chosen on the posterior itself, never on the truth.
+    """
+    p = known.inside.ravel()
+    order = np.argsort(-p, kind="stable")
+    hits = np.cumsum(p[order])
+    f1 = 2 * hits / (np.arange(1, len(p) + 1) + hits[-1])
+    return known.inside >= p[order][f1.argmax()]
+
+
+def best_countdown(known):
+    """Return the countdown of least expected absolute error, (n, K) float64: the median start's, clipped."""
+    median = (np.cumsum(known.start, axis=1) >= 0.5).argmax(axis=1)
+    bars = np.arange(known.start.shape[1])
+    return np.clip(median[:, None] - bars, -COUNTDOWN_CLIP_BARS, COUNTDOWN_CLIP_BARS).astype(np.float64)
+
+
+def score_windows(known, start, end, state=None, *, tolerance_bars=3):
+    """Score each window by the best decisions for each figure.
+
+    Parameters
+    ----------
+    known : Posterior (n)
+    start, end : ndarray (n,), int64
+        The truth, in bars.
+    state : ndarray (n,), int64, optional
+        0 consolidation, 1 retracement.
+    tolerance_bars : int
+
+    Returns
+    -------
+    dict of str to (ndarray (n,), ndarray (n,))
+        Numerator and denominator of each figure by window (names of
+        `metrics.METRICS`, and `type_accuracy`): a figure is the ratio of their sums.
+    """
+    one = np.ones(len(known))
+    near = tolerance_bars
+    s, e = best_span(known, near)
+    bars = np.arange(known.span.shape[2])
+    truth = (bars >= start[:, None]) & (bars <= end[:, None])
+    claimed = best_inside(known)
+    countdown = np.clip(start[:, None] - bars, -COUNTDOWN_CLIP_BARS, COUNTDOWN_CLIP_BARS)
+    found = {
+        f"hit{near}_start": (np.abs(best_start(known, near) - start) <= near, one),
+        f"hit{near}_end": (np.abs(best_end(known, near) - end) <= near, one),
+        f"joint{near}": ((np.abs(s - start) <= near) & (np.abs(e - end) <= near), one),
+        "inside_f1": (2.0 * (claimed & truth).sum(axis=1), claimed.sum(axis=1) + truth.sum(axis=1)),
+        "countdown_mae": (np.abs(best_countdown(known) - countdown).mean(axis=1), one),
+    }
+    if known.state is not None and state is not None:
+        found["type_accuracy"] = (known.state.argmax(axis=1) == state, one)
+    return {name: (np.asarray(a, np.float64), np.asarray(b, np.float64)) for name, (a, b) in found.items()}
+
+
+def attainable_skill(model, constant, oracle, *, least=0.05):
+    """Return (model - constant) / (oracle - constant), or NaN where the two differ by less than `least`.
+
+    Parameters
+    ----------
+    model, constant, oracle : float or ndarray
+        The same figure on the same windows.
+    least : float
+        In the figure's unit.
+    """
+    room = np.asarray(oracle, np.float64) - constant
+    return np.where(np.abs(room) < least, np.nan, (model - np.asarray(constant)) / np.where(room == 0, np.nan, room))
+
+
+def _log_move(x, log_vol, mean, law):
+    """Return the log density of a move, given log-volatility and its mean in volatilities."""
+    z = x * np.exp(-log_vol) - mean
+    if law.shock_df is None:
+        return -0.5 * z**2 - 0.5 * LOG_2PI - log_vol
+    df = law.shock_df
+    scale = np.sqrt((df - 2) / df)
+    constant = lgamma((df + 1) / 2) - lgamma(df / 2) - 0.5 * np.log(df * np.pi) - np.log(scale)
+    return constant - (df + 1) / 2 * np.log1p((z / scale) ** 2 / df) - log_vol
+
+
+def _log_span_prior(law):
+    """Return log P(start, end), (n_starts, K) float64; lengths past the window's end are cut there."""
+    found = np.zeros((len(law.starts), law.window_bars))
+    each = 1 / (len(law.starts) * len(law.lengths))
+    for row, start in enumerate(law.starts):
+        np.add.at(found[row], np.minimum(start + law.lengths, law.window_bars) - 1, each)
+    with np.errstate(divide="ignore"):
+        return np.log(found)
+
+
+def _box_sum(mass, tolerance, axis=-1):
+    """Return the sum over a run of 2 * tolerance + 1 along an axis."""
+    mass = np.moveaxis(mass, axis, -1)
+    n = mass.shape[-1]
+    total = np.concatenate([np.zeros((*mass.shape[:-1], 1)), np.cumsum(mass, axis=-1)], axis=-1)
+    at = np.arange(n)
+    box = total[..., np.minimum(at + tolerance + 1, n)] - total[..., np.maximum(at - tolerance, 0)]
+    return np.moveaxis(box, -1, axis)
+
+
+@numba.njit(cache=True)
+def _advance(vector, matrix, out):
+    """Set out = vector @ matrix; rows are added whole, which compiles to vector instructions."""
+    out[:] = 0.0
+    for i in range(len(vector)):
+        weight = vector[i]
+        for j in range(len(out)):
+            out[j] += weight * matrix[i, j]
+
+
+@numba.njit(cache=True)
+def _dot(a, b):
+    """Return the inner product (numba's own asks for scipy)."""
+    total = 0.0
+    for i in range(len(a)):
+        total += a[i] * b[i]
+    return total
+
+
+@numba.njit(cache=True)
+def _fill_spans(
+    log_outside, log_inside, log_before, pairs, state_bars, starts, lengths, transition, stationary, log_span, log_none
+):
+    """Write the log-likelihood of each (pair, start, end), and of no expansion, of every window.
+
+    Vectors are kept near 1 and their log scales aside; `ahead` carries the chain
+    to the start, `behind` back from the end.
+    """
+    n, n_bars, n_grid = log_outside.shape
+    n_pairs = len(pairs)
+    n_before = log_before.shape[1]
+    n_kinds = max(n_before, 1)
+    backward = np.ascontiguousarray(transition.T)
+    outside = np.empty((n_bars, n_grid))
+    inside = np.empty((log_inside.shape[1], n_bars, n_grid))
+    before = np.empty((n_kinds, n_bars, n_grid))
+    ahead = np.empty((n_bars + 1, n_grid))  # the chain at bar t, bars before t seen and outside
+    ahead_log = np.empty(n_bars + 1)
+    behind = np.empty((n_bars, n_grid))  # later bars, all outside, given the chain at bar t
+    behind_log = np.empty(n_bars)
+    arrived = np.empty((n_kinds, len(starts), n_grid))
+    vector, other = np.empty(n_grid), np.empty(n_grid)
+    longest = lengths[-1]
+    for w in range(n):
+        # one scale a bar for all regimes: differences between them are what counts
+        common = 0.0
+        for t in range(n_bars):
+            top = log_outside[w, t].max()
+            for d in range(log_inside.shape[1]):
+                top = max(top, log_inside[w, d, t].max())
+            for k in range(n_before):
+                top = max(top, log_before[w, k, t].max())
+            common += top
+            outside[t] = np.exp(log_outside[w, t] - top)
+            for d in range(log_inside.shape[1]):
+                inside[d, t] = np.exp(log_inside[w, d, t] - top)
+            for k in range(n_before):
+                before[k, t] = np.exp(log_before[w, k, t] - top)
+
+        ahead[0], ahead_log[0] = stationary, 0.0
+        for t in range(n_bars):
+            _advance(ahead[t] * outside[t], transition, ahead[t + 1])
+            size = ahead[t + 1].sum()
+            ahead[t + 1] /= size
+            ahead_log[t + 1] = ahead_log[t] + np.log(size)
+        log_none[w] = ahead_log[n_bars] + common
+        behind[n_bars - 1], behind_log[n_bars - 1] = 1.0, 0.0
+        for t in range(n_bars - 2, -1, -1):
+            _advance(behind[t + 1] * outside[t + 1], backward, behind[t])
+            size = behind[t].max()
+            behind[t] /= size
+            behind_log[t] = behind_log[t + 1] + np.log(size)
+
+        # the chain on arrival at each start, in the scale of ahead_log[start]
+        if n_before == 0:
+            for s in range(len(starts)):
+                arrived[0, s] = ahead[starts[s]]
+        else:
+            arrived[:] = 0.0
+            share = 1.0 / len(state_bars)
+            for k in range(n_before):
+                for first in range(max(starts[0] - state_bars[-1] + 1, 0), starts[-1] - state_bars[0] + 2):
+                    vector[:] = ahead[first]
+                    for step in range(1, state_bars[-1]):  # state bars seen; the start is the last one's overlap
+                        start = first + step
+                        if start > starts[-1]:
+                            break
+                        _advance(vector * before[k, start - 1], transition, other)
+                        vector[:] = other
+                        if start >= starts[0] and step + 1 >= state_bars[0]:
+                            factor = share * np.exp(ahead_log[first] - ahead_log[start])
+                            arrived[k, start - starts[0]] += factor * vector
+
+        log_span[w] = -np.inf
+        for d in range(log_inside.shape[1]):
+            for end in range(starts[0], n_bars):
+                vector[:] = behind[end]
+                for t in range(end, max(end - longest, -1), -1):
+                    if t < starts[0]:
+                        break
+                    vector *= inside[d, t]
+                    if t <= starts[-1]:
+                        for pair in range(n_pairs):
+                            if pairs[pair, 1] == d:
+                                total = _dot(arrived[max(pairs[pair, 0], 0), t - starts[0]], vector)
+                                scale = ahead_log[t] + behind_log[end] + common
+                                log_span[w, pair, t - starts[0], end] = np.log(total) + scale
+                    _advance(vector, backward, other)
+                    vector[:] = other

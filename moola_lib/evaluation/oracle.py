@@ -238,6 +238,11 @@ def best_start(known, tolerance_bars=3):
     return _box_sum(known.start, tolerance_bars).argmax(axis=1)
 
 
+def hit_probability(known, tolerance_bars=3):
+    """Return the posterior mass within the tolerance of the best start, (n,) float64: the hit it claims."""
+    return _box_sum(known.start, tolerance_bars).max(axis=1)
+
+
 def best_end(known, tolerance_bars=3):
     """Return the end with the most posterior mass within the tolerance, (n,) int64."""
     return _box_sum(known.end, tolerance_bars).argmax(axis=1)

@@ -59,9 +59,9 @@ def write_tables(path=PATH):
     text = f"""# What can be attained on the simulated markets
 
 Written by `python -m benchmarks.attainable`; do not edit by hand. The oracle is the exact posterior over (start, end)
-given the law ([moola_lib/evaluation/oracle.py](../moola_lib/evaluation/oracle.py)); for each figure it takes the decision
-that is best for that figure. The constant does the same before seeing any bar. ± is half of a 95% interval (bootstrap;
-of whole sessions for bars). *Claimed* is the oracle's own mean probability of its start hits.
+given the law ([moola_lib/evaluation/oracle.py](../moola_lib/evaluation/oracle.py)); for each figure it takes the
+decision that is best for that figure. The constant does the same before seeing any bar. ± is half of a 95% interval
+(bootstrap; of whole sessions for bars). *Claimed* is the oracle's own mean probability of its start hits.
 
 ## Bare law, {N_WINDOWS:,} windows, seed {SEED}
 

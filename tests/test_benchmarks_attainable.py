@@ -22,10 +22,11 @@ def test_every_setting_has_a_row():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "rows", [lambda: ("2", attainable.score_bare(2.0)), lambda: ("2, 0.5", attainable.score_bars(2.0, 0.5))]
+    ("setting", "score"),
+    [("2", lambda: attainable.score_bare(2.0)), ("2, 0.5", lambda: attainable.score_bars(2.0, 0.5))],
 )
-def test_a_row_computed_again_is_the_committed_row(rows):
-    setting, scores = rows()
+def test_a_row_computed_again_is_the_committed_row(setting, score):
+    scores = score()
     (line,) = [line for line in TEXT.splitlines() if line.startswith(f"| {setting} | oracle |")]
     for name in attainable.FIGURES:
         if name in scores:

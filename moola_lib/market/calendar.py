@@ -17,7 +17,7 @@ ZONE = "America/New_York"
 MARKETS = {"CME": "CME Globex Equity", "NYSE": "NYSE"}
 REGULAR_BARS = {"CME": 1380, "NYSE": 390}
 FULL_SHARE = 0.98  # a session with fewer of its scheduled bars counts as partial
-NIGHT_SHARE = 0.05  # futures have a third of their bars between 20:00 and 04:00, when no stock trades
+MIN_SHARE = 0.05  # of the bars: fewer in the night, or outside the regular session, may be strays
 # days of national mourning: the library has a whole session, but CME closed index futures at 09:30 New York
 MOURNING_CLOSES = pd.DatetimeIndex(["2018-12-05", "2025-01-09"])
 LAST_HALT = pd.Timestamp("2021-06-25")  # until then index futures paused from 16:15 to 16:30 New York
@@ -70,13 +70,18 @@ def detect_calendar(index):
     Returns
     -------
     str
-        "CME" if at least 5 % of the bars lie between 20:00 and 04:00 New York,
-        when no US stock trades; otherwise "NYSE". Futures bars exported for the
+        "CME" if at least 5 % of the bars lie between 20:00 and 04:00 New York, when
+        no US stock trades, or outside 09:30-16:00 and none in the futures' daily
+        break at 17:00-18:00; otherwise "NYSE". Futures bars exported for the
         regular session alone are therefore judged by the regular session; pass
         the calendar where another reading is wanted.
     """
-    hour = index.tz_convert(ZONE).hour
-    return "CME" if len(index) and np.mean((hour >= 20) | (hour < 4)) >= NIGHT_SHARE else "NYSE"
+    local = index.tz_convert(ZONE)
+    hour, minute = local.hour.to_numpy(), local.hour.to_numpy() * 60 + local.minute.to_numpy()
+    is_night, is_break, is_regular = (hour >= 20) | (hour < 4), hour == 17, (minute >= 570) & (minute < 960)
+    least = MIN_SHARE * len(index)
+    is_futures = is_night.sum() > least or ((~is_regular).sum() > least and not is_break.any())
+    return "CME" if is_futures else "NYSE"
 
 
 def expected_sessions(first, last, *, calendar="CME"):
@@ -260,7 +265,8 @@ def _seen_minutes(sessions, index):
     minutes = whole_minutes(index)
     number = scheduled_before(sessions, minutes)
     is_scheduled = scheduled_before(sessions, minutes + 1) > number
-    return np.unique(number[is_scheduled]), is_scheduled
+    number = number[is_scheduled]
+    return number[np.diff(number, prepend=-1) > 0], is_scheduled  # sorted already: np.unique would hash them
 
 
 @cache

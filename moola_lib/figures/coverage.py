@@ -41,9 +41,9 @@ def coverage_figure(coverage, *, title="Bars present, by trade date"):
     days = pd.bdate_range(pd.offsets.BDay().rollback(coverage.index[0]), coverage.index[-1])
     table = coverage.reindex(days)
     years = list(range(days[0].year, days[-1].year + 1))
-    first_weekday = pd.to_datetime([f"{year}-01-01" for year in days.year]).weekday
-    week = (days.dayofyear - 1 + first_weekday) // 7
-    row = (days.year - years[0]) * YEAR_ROWS + days.weekday
+    first_weekday = pd.to_datetime([f"{year}-01-01" for year in days.year]).day_of_week
+    week = (days.day_of_year - 1 + first_weekday) // 7
+    row = (days.year - years[0]) * YEAR_ROWS + days.day_of_week
     cells = np.full((2, YEAR_ROWS * len(years) - 1, 54), None, object)
     cells[0, row, week] = _levels(table["share"].to_numpy())
     cells[1, row, week] = [_describe(*each) for each in zip(days, table.itertuples(), strict=True)]
@@ -63,7 +63,7 @@ def coverage_figure(coverage, *, title="Bars present, by trade date"):
     high = max(week.max(), low + MIN_WEEKS)
     # beside a whole year, twelve names would overlap on a phone
     months = pd.date_range(f"{years[0]}-01-01", f"{years[0]}-12-31", freq="2MS" if high - low > 26 else "MS")
-    middle = (months.dayofyear + 14 + months[0].weekday()) / 7 - 0.5
+    middle = (months.day_of_year + 14 + months[0].day_of_week) / 7 - 0.5
     figure.update_xaxes(tickvals=middle, ticktext=list(months.strftime("%b")), showgrid=False, zeroline=False)
     figure.update_xaxes(range=[low - 0.5, high + 0.5], tickangle=0)
     at = [YEAR_ROWS * k + day for k in range(len(years)) for day in (0, 2, 4)]

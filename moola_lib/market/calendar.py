@@ -23,21 +23,22 @@ MOURNING_CLOSES = pd.DatetimeIndex(["2018-12-05", "2025-01-09"])
 LAST_HALT = pd.Timestamp("2021-06-25")  # until then index futures paused from 16:15 to 16:30 New York
 
 
-def trade_dates(index):
+def trade_dates(index, *, calendar="CME"):
     """Return each bar's trade date.
 
     Parameters
     ----------
     index : DatetimeIndex, UTC
         Start of each bar.
+    calendar : {"CME", "NYSE"}
 
     Returns
     -------
     ndarray (n_bars,), datetime64[D]
-        The New York date after moving 18:00 to midnight, so that the evening
-        session belongs to the next day.
+        For CME the New York date after moving 18:00 to midnight, so that the
+        evening session belongs to the next day; for NYSE the New York date.
     """
-    local = index.tz_convert(ZONE).tz_localize(None) + pd.Timedelta(hours=6)
+    local = index.tz_convert(ZONE).tz_localize(None) + pd.Timedelta(hours=6 if calendar == "CME" else 0)
     return local.to_numpy().astype("datetime64[D]")
 
 
@@ -163,7 +164,7 @@ def session_coverage(index, *, calendar=None):
     if len(index) == 0:
         raise UserError("there are no bars, and so no sessions to cover; give a series with at least one bar")
     calendar = calendar or detect_calendar(index)
-    dates = trade_dates(index)
+    dates = trade_dates(index, calendar=calendar)
     sessions = expected_sessions(dates[0], dates[-1], calendar=calendar)
     seen, is_scheduled = _seen_minutes(sessions, index)
     first, last = (scheduled_before(sessions, whole_minutes(sessions[name])) for name in ("open", "close"))
@@ -211,7 +212,7 @@ def hourly_coverage(index, *, calendar=None):
     if len(index) == 0:
         raise UserError("there are no bars, and so no hours to cover; give a series with at least one bar")
     calendar = calendar or detect_calendar(index)
-    dates = trade_dates(index)
+    dates = trade_dates(index, calendar=calendar)
     sessions = expected_sessions(dates[0], dates[-1], calendar=calendar)
     seen, _ = _seen_minutes(sessions, index)
     n_hours = -(-REGULAR_BARS[calendar] // 60)

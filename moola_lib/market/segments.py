@@ -99,8 +99,9 @@ def describe_gaps(frame, *, max_gap_minutes=5.0, calendar=None):
     DataFrame
         `last`, `next` (UTC stamps of the bars around it), `gap_minutes`, `kind`:
         daily break, weekend, holiday (an early close too) or daily halt (16:15
-        New York, before 2021-06-28) where no scheduled bar is missing; otherwise
-        gap (inside one session) or gap over a break. `missing_bars` and
+        New York, before 2021-06-28) where no scheduled bar is missing; gap (inside
+        one session) or gap over a break where some are; outside the sessions, at
+        hours or on days the calendar leaves out. `missing_bars` and
         `absent_sessions` by the calendar; `expiry`, the day of a quarterly expiry
         of futures that lies among the missing bars (its moment is 09:30 New York;
         a bar that begins then is the next contract's), or NaT; `is_roll`; `note`,
@@ -140,7 +141,7 @@ def _classify(last, following, max_gap_minutes, calendar):
     if len(last) == 0:
         none = np.zeros(0, np.int64)
         return (none.astype("datetime64[D]"),) * 2, none, none, np.zeros(0, str)
-    before, after = trade_dates(last), trade_dates(following)
+    before, after = (trade_dates(each, calendar=calendar) for each in (last, following))
     sessions = expected_sessions(before.min(), after.max(), calendar=calendar)
     from_minute, to_minute = whole_minutes(last), whole_minutes(following)
     missing = scheduled_before(sessions, to_minute) - scheduled_before(sessions, from_minute + 1)
@@ -153,6 +154,7 @@ def _classify(last, following, max_gap_minutes, calendar):
     is_whole, is_one_session = missing <= max_gap_minutes, before == after
     conditions = {
         "daily halt": is_whole & is_one_session & is_halt,
+        "outside the sessions": is_one_session & (missing == 0),
         "gap": is_one_session,
         "gap over a break": ~is_whole,
         "holiday": (weekdays > absent) | is_early,

@@ -1,40 +1,26 @@
-"""Sessions, gaps and contract rolls: where a stretch of bars may be read as one.
-
-CME index futures trade from 18:00 to 17:00 New York time; the trade date is
-the calendar date on which a session ends.
-"""
+"""Segments: where a stretch of bars may be read as one, and why it ends."""
 
 import numpy as np
 import pandas as pd
 
-ZONE = "America/New_York"
-ROLL_MIN_JUMP = 0.006  # index futures roll at about 0.8-1.5 %; smaller jumps at a break are everyday news
-ROLL_MIN_ROBUST_Z = 6.0  # a roll stands far outside the series' own break-to-break moves
-
-
-def trade_dates(index):
-    """Return each bar's trade date.
-
-    Parameters
-    ----------
-    index : DatetimeIndex, UTC
-        Start of each bar.
-
-    Returns
-    -------
-    ndarray (n_bars,), datetime64[D]
-        The New York date after moving 18:00 to midnight, so that the evening
-        session belongs to the next day.
-    """
-    local = index.tz_convert(ZONE).tz_localize(None) + pd.Timedelta(hours=6)
-    return local.to_numpy().astype("datetime64[D]")
+from moola_lib.market.calendar import ZONE as ZONE  # other rooms know these two from here
+from moola_lib.market.calendar import (
+    detect_calendar,
+    expected_sessions,
+    quarterly_expiries,
+    scheduled_before,
+    whole_minutes,
+)
+from moola_lib.market.calendar import trade_dates as trade_dates
+from moola_lib.market.rolls import find_interleaved, is_break, is_roll, minutes_since_previous
 
 
 def segment_starts(frame, *, max_gap_minutes=5.0):
     """Return the positions at which a new segment begins.
 
     A segment is a stretch without a gap of more than `max_gap_minutes` and
-    without a roll; windows and feature state never cross its edge.
+    without a roll; windows and feature state never cross its edge. Where
+    contract months interleave, every switch is a roll.
 
     Parameters
     ----------
@@ -48,95 +34,130 @@ def segment_starts(frame, *, max_gap_minutes=5.0):
     ndarray (n_segments,), int64
         Positions of first bars; the first is 0.
     """
-    is_break = _is_break(frame.index, max_gap_minutes)
-    is_start = is_break | _is_roll(frame, is_break)
+    breaks = is_break(frame.index, max_gap_minutes)
+    is_start = breaks | is_roll(frame, breaks)
     is_start[:1] = True
     return np.flatnonzero(is_start).astype(np.int64)
 
 
-def find_rolls(frame, *, max_gap_minutes=5.0):
-    """Tell at which bars the series moves to the next contract.
-
-    Where `instrument_id` is given, a change of it is a roll. Otherwise a roll is
-    a move across a gap in the week of a quarterly expiry (from ten days before
-    the third Friday of March, June, September and December to four days after
-    it) that is at least 0.6 % and at least 6 robust standard deviations of the
-    series' own moves across gaps.
-
-    Returns
-    -------
-    ndarray (n_bars,), bool
-        True at the new contract's first bar.
-    """
-    return _is_roll(frame, _is_break(frame.index, max_gap_minutes))
-
-
-def describe_segments(frame, *, max_gap_minutes=5.0):
+def describe_segments(frame, *, max_gap_minutes=5.0, calendar=None):
     """Return one row per segment: when, how long, and why it begins.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Bars indexed by UTC `ts`.
+    max_gap_minutes : float
+        Longest step between two stamps inside a segment, in minutes.
+    calendar : {"CME", "NYSE"}, optional
+        Default: told by the hours of the bars.
 
     Returns
     -------
     DataFrame
-        `start`, `end` (UTC), `n_bars`, `gap_minutes` before it, `reason`
-        (first bar, roll, session break, gap).
+        `start`, `end` (UTC), `n_bars`, `gap_minutes` before it, `reason`: first
+        bar, roll, contract switch (contract months interleave), or the kind of
+        the gap before it (see `describe_gaps`).
     """
     starts = segment_starts(frame, max_gap_minutes=max_gap_minutes)
     ends = np.append(starts[1:], len(frame)) - 1
-    gaps = _minutes_since_previous(frame.index)[starts]
-    dates = trade_dates(frame.index)
-    is_roll = find_rolls(frame, max_gap_minutes=max_gap_minutes)[starts]
-    is_new_date = np.r_[True, dates[starts[1:]] != dates[starts[1:] - 1]]
-    reason = np.select([starts == 0, is_roll, is_new_date], ["first bar", "roll", "session break"], "gap")
+    breaks = is_break(frame.index, max_gap_minutes)
+    rolled = is_roll(frame, breaks)[starts]
+    reason = np.where(rolled, "roll", "first bar").astype(object)
+    for span in find_interleaved(frame).itertuples():
+        is_inside = (frame.index[starts] >= span.first) & (starts <= frame.index.get_loc(span.last) + 1)
+        reason[rolled & is_inside] = "contract switch"
+    kinds = describe_gaps(frame, max_gap_minutes=max_gap_minutes, calendar=calendar)["kind"].to_numpy()
+    is_gap = breaks[starts]
+    reason[is_gap & ~rolled] = kinds[~rolled[is_gap]]
     return pd.DataFrame(
         {
             "start": frame.index[starts],
             "end": frame.index[ends],
             "n_bars": ends - starts + 1,
-            "gap_minutes": gaps,
-            "reason": reason,
+            "gap_minutes": minutes_since_previous(frame.index)[starts],
+            "reason": reason.astype(str),
         }
     )
 
 
-def _minutes_since_previous(index):
-    """Return the step before each bar in minutes; the first is 0."""
-    stamps = index.as_unit("ns").asi8
-    return np.diff(stamps, prepend=stamps[:1]) / 60e9
+def describe_gaps(frame, *, max_gap_minutes=5.0, calendar=None):
+    """Return one row per gap: a scheduled break, or bars that are missing.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Bars indexed by UTC `ts`.
+    max_gap_minutes : float
+        Longest step between two stamps that is no gap; also how many scheduled
+        bars may be missing around a break for it to count as one.
+    calendar : {"CME", "NYSE"}, optional
+        Default: told by the hours of the bars.
+
+    Returns
+    -------
+    DataFrame
+        `last`, `next` (UTC stamps of the bars around it), `gap_minutes`, `kind`:
+        daily break, weekend, holiday (an early close too) or daily halt (16:15
+        New York, before 2021-06-28) where no scheduled bar is missing; gap (inside
+        one session) or gap over a break where some are; outside the sessions, at
+        hours or on days the calendar leaves out. `missing_bars` and
+        `absent_sessions` by the calendar; `expiry`, the day of a quarterly expiry
+        of futures that lies among the missing bars (its moment is 09:30 New York;
+        a bar that begins then is the next contract's), or NaT; `is_roll`; `note`,
+        what that means.
+    """
+    breaks = is_break(frame.index, max_gap_minutes)
+    after = np.flatnonzero(breaks)
+    stamps = frame.index[after - 1], frame.index[after]
+    calendar = calendar or detect_calendar(frame.index)
+    dates, missing, absent, kind = _classify(*stamps, max_gap_minutes, calendar)
+    is_missing = missing > max_gap_minutes
+    expiry = np.full(len(after), np.datetime64("NaT", "D"))
+    if calendar == "CME" and len(after):  # stocks do not expire
+        for each in quarterly_expiries(dates[0].min(), dates[1].max()):
+            moment = (pd.Timestamp(each) + pd.Timedelta(hours=9.5)).tz_localize(ZONE)
+            expiry[is_missing & (stamps[0] < moment) & (stamps[1] >= moment)] = each
+    rolled = is_roll(frame, breaks)[after]
+    notes = ["contains an expiry, and the roll was found", "contains an expiry: a roll may hide in it"]
+    has_expiry = ~np.isnat(expiry)
+    return pd.DataFrame(
+        {
+            "last": stamps[0],
+            "next": stamps[1],
+            "gap_minutes": minutes_since_previous(frame.index)[after],
+            "kind": kind,
+            "missing_bars": missing,
+            "absent_sessions": absent,
+            "expiry": expiry.astype("datetime64[ns]"),
+            "is_roll": rolled,
+            "note": np.select([has_expiry & rolled, has_expiry], notes, ""),
+        }
+    )
 
 
-def _is_break(index, max_gap_minutes):
-    """Tell which bars follow a gap of more than `max_gap_minutes`; the first does not."""
-    ticks_per_minute = np.timedelta64(1, "m") / np.timedelta64(1, index.unit)
-    is_break = np.zeros(len(index), bool)
-    # compared in the index's own whole ticks: minutes, or another unit, would cost copies of the stamps
-    is_break[1:] = np.diff(index.asi8) > int(max_gap_minutes * ticks_per_minute)
-    return is_break
-
-
-def _is_roll(frame, is_break):
-    """Tell at which bars the next contract begins; see `find_rolls`."""
-    is_roll = np.zeros(len(frame), bool)
-    if "instrument_id" in frame.columns:
-        ids = frame["instrument_id"].to_numpy()
-        is_roll[1:] = ids[1:] != ids[:-1]
-        return is_roll
-    at = np.flatnonzero(is_break)
-    if len(at) == 0:
-        return is_roll
-    moves = np.log(frame["open"].to_numpy()[at] / frame["close"].to_numpy()[at - 1])
-    spread = 1.4826 * np.median(np.abs(moves - np.median(moves)))
-    is_far = np.abs(moves) > max(ROLL_MIN_JUMP, ROLL_MIN_ROBUST_Z * spread)
-    is_roll[at] = is_far & _is_expiry_week(trade_dates(frame.index[at]))
-    return is_roll
-
-
-def _is_expiry_week(dates):
-    """Tell which trade dates lie from ten days before to four days after a quarterly expiry."""
-    months = dates.astype("datetime64[M]")
-    is_near = np.zeros(len(dates), bool)
-    for month in np.unique(months):
-        if int(str(month)[5:]) % 3 == 0:
-            expiry = np.busday_offset(month, 2, roll="forward", weekmask="Fri")
-            days = (dates - expiry).astype(int)
-            is_near |= (days >= -10) & (days <= 4)
-    return is_near
+def _classify(last, following, max_gap_minutes, calendar):
+    """Return (trade dates around), missing bars, absent sessions and kind of the gaps between two bars each."""
+    if len(last) == 0:
+        none = np.zeros(0, np.int64)
+        return (none.astype("datetime64[D]"),) * 2, none, none, np.zeros(0, str)
+    before, after = (trade_dates(each, calendar=calendar) for each in (last, following))
+    sessions = expected_sessions(before.min(), after.max(), calendar=calendar)
+    from_minute, to_minute = whole_minutes(last), whole_minutes(following)
+    missing = scheduled_before(sessions, to_minute) - scheduled_before(sessions, from_minute + 1)
+    days = sessions.index.to_numpy().astype("datetime64[D]")
+    absent = np.maximum(np.searchsorted(days, after) - np.searchsorted(days, before, side="right"), 0)
+    weekdays = np.maximum(np.busday_count(before + 1, after), 0)
+    around = sessions.reindex(before.astype("datetime64[ns]"))
+    is_early = around["is_half_day"].eq(True).to_numpy() & (last < pd.DatetimeIndex(around["close"]))
+    is_halt = (last < pd.DatetimeIndex(around["halt_end"])) & (following > pd.DatetimeIndex(around["halt_start"]))
+    is_whole, is_one_session = missing <= max_gap_minutes, before == after
+    conditions = {
+        "daily halt": is_whole & is_one_session & is_halt,
+        "outside the sessions": is_one_session & (missing == 0),
+        "gap": is_one_session,
+        "gap over a break": ~is_whole,
+        "holiday": (weekdays > absent) | is_early,
+        "weekend": (after - before).astype(np.int64) > 1,
+    }
+    return (before, after), missing, absent, np.select(list(conditions.values()), list(conditions), "daily break")

@@ -1,0 +1,295 @@
+"""Contract rolls: where a series moves to another contract, and how it can be made continuous.
+
+Index futures expire on the third Friday of March, June, September and
+December. Two neighbouring contract months differ by a nearly constant factor
+(carry), so a roll shows as a one-way jump, and interleaved contract months as
+jumps of one size there and back.
+"""
+
+import numpy as np
+import pandas as pd
+
+from moola_lib.market.calendar import ZONE, quarterly_expiries, trade_dates
+
+ROLL_MIN_JUMP = 0.006  # index futures roll at about 0.8-1.5 %; smaller jumps at a break are everyday news
+ROLL_MIN_ROBUST_Z = 6.0  # a roll stands far outside the series' own break-to-break moves
+FIRST_ROLL_DAY, LAST_ROLL_DAY = -10, 4  # trade dates from a quarterly expiry between which a jump may be a roll
+SWITCH_MAX_BARS = 105  # no window fits into a shorter visit to another contract
+SWITCH_TOLERANCE = 0.2  # of the jump: two contracts' difference hardly moves while their prices do
+SWITCH_MIN_ROBUST_Z = 6.0  # against the moves inside bars of that week, which interleaving leaves alone
+PRICES = ["open", "high", "low", "close"]
+
+
+def find_rolls(frame, *, max_gap_minutes=5.0):
+    """Tell at which bars the series moves to another contract.
+
+    Where `instrument_id` is given, a change of it is a roll. Otherwise a roll is
+    a move across a gap in the week of a quarterly expiry (from ten days before
+    the third Friday of March, June, September and December to four days after
+    it) that is at least 0.6 % and at least 6 robust standard deviations of the
+    series' own moves across gaps; or a switch between interleaved contract
+    months (see `find_interleaved`).
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Bars indexed by UTC `ts`.
+    max_gap_minutes : float
+        Longest step between two stamps that is no gap, in minutes.
+
+    Returns
+    -------
+    ndarray (n_bars,), bool
+        True at the new contract's first bar.
+    """
+    return is_roll(frame, is_break(frame.index, max_gap_minutes))
+
+
+def find_interleaved(frame):
+    """Find stretches in which bars of two contract months take turns.
+
+    Where `instrument_id` is given, a visit is a run of at most 105 bars of
+    another instrument after which the first one returns. Otherwise it begins and
+    ends, in the week of an expiry, with jumps from close to next open of opposite
+    sign and one size (within a fifth), each at least 0.6 % and at least 6 robust
+    standard deviations of that week's moves inside one bar. Every switch begins
+    a segment, so that no window holds bars of two contracts.
+
+    Returns
+    -------
+    DataFrame, one row per stretch
+        `first`, `last` (UTC stamps of the first bar after its first switch and
+        the last bar before its last), `n_bars` between, `n_switches`,
+        `level_difference` (median size of the jumps, fraction of price),
+        `evidence` (instrument_id or price).
+
+    Notes
+    -----
+    A bad print of one bar in an expiry week looks the same, and is cut out too.
+    In years of low interest the contracts differ by less than 0.6 %: there,
+    only `instrument_id` can tell.
+    """
+    at, has_returned = _switches(frame)
+    rows = []
+    for chain in np.split(np.arange(len(at)), np.flatnonzero(~has_returned) + 1):
+        if len(chain) > 1:
+            first, last = at[chain[0]], at[chain[-1]]
+            sizes = np.abs(_moves(frame, at[chain]))
+            rows.append((frame.index[first], frame.index[last - 1], last - first, len(chain), np.median(sizes)))
+    spans = pd.DataFrame(rows, columns=["first", "last", "n_bars", "n_switches", "level_difference"])
+    evidence = "instrument_id" if "instrument_id" in frame.columns else "price"
+    stamps = {name: pd.DatetimeIndex(spans[name], tz="UTC") for name in ("first", "last")}
+    numbers = {"n_bars": np.int64, "n_switches": np.int64, "level_difference": np.float64}
+    return spans.assign(**stamps, evidence=evidence).astype(numbers)
+
+
+def describe_rolls(frame, *, max_gap_minutes=5.0, n_largest=10):
+    """Return every roll, and the jumps at gaps that might be taken for one, with the verdict on each.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Bars indexed by UTC `ts`.
+    max_gap_minutes : float
+    n_largest : int
+        How many of the largest jumps to list beside the rolls and the largest
+        of each expiry's week.
+
+    Returns
+    -------
+    DataFrame, in time order
+        `ts` of the first bar after the jump, `trade_date`, `gap_minutes`, `jump`
+        (open over the close before, less 1), `robust_z` against the series' own
+        moves across gaps, `days_from_expiry` (negative before the nearest
+        quarterly expiry), `verdict` (roll, interleaved, no roll), `why`.
+    """
+    breaks = is_break(frame.index, max_gap_minutes)
+    rolled = is_roll(frame, breaks)
+    gaps = np.flatnonzero(breaks)
+    moves = _moves(frame, gaps)
+    centre, spread = _robust_scale(moves)
+    gaps = gaps[np.argsort(-np.abs(moves), kind="stable")]
+    of_weeks = [gaps[(gaps >= low) & (gaps < end)][:1] for low, end in _expiry_weeks(frame.index)]
+    at = np.unique(np.concatenate([np.flatnonzero(rolled), gaps[:n_largest], *of_weeks])).astype(np.int64)
+    jumps = _moves(frame, at)
+    z = (jumps - centre) / spread if spread > 0 else np.full(len(at), np.nan)
+    dates = trade_dates(frame.index[at])
+    days = _days_from_expiry(dates)
+    switches, has_returned = _switches(frame)
+    is_switch = np.isin(at, switches[has_returned | np.append(False, has_returned[:-1])] if len(switches) else [])
+    verdict = np.select([is_switch, rolled[at]], ["interleaved", "roll"], "no roll")
+    has_ids = "instrument_id" in frame.columns
+    return pd.DataFrame(
+        {
+            "ts": frame.index[at],
+            "trade_date": dates.astype("datetime64[ns]"),
+            "gap_minutes": minutes_since_previous(frame.index)[at],
+            "jump": np.expm1(jumps),
+            "robust_z": z,
+            "days_from_expiry": days,
+            "verdict": verdict,
+            "why": [_why(*row, has_ids, spread) for row in zip(verdict, jumps, days, strict=True)],
+        }
+    )
+
+
+def back_adjust(frame, *, rolled=None, max_gap_minutes=5.0):
+    """Make a series continuous at its rolls by scaling the prices before each of them.
+
+    Off by default everywhere: features are relative to price, and windows never
+    cross a roll.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Bars indexed by UTC `ts`.
+    rolled : ndarray (n_bars,), bool, optional
+        True at each new contract's first bar; default `find_rolls`.
+    max_gap_minutes : float
+
+    Returns
+    -------
+    DataFrame
+        A copy with open, high, low and close multiplied; the last contract's
+        prices and all volumes are unchanged. Prices before a roll are no longer
+        whole ticks.
+
+    Notes
+    -----
+    The ratio is the new contract's first open over the old one's last close,
+    since bars of both at one minute are not at hand: whatever the market moved
+    between the two is taken for carry, and vanishes with the jump.
+    """
+    rolled = find_rolls(frame, max_gap_minutes=max_gap_minutes) if rolled is None else np.asarray(rolled, bool)
+    at = np.flatnonzero(rolled)
+    ratios = frame["open"].to_numpy()[at] / frame["close"].to_numpy()[at - 1]
+    ratios[np.abs(ratios - 1) < 1e-12] = 1.0  # what is left of an adjustment made before
+    factors = np.append(np.cumprod(ratios[::-1])[::-1], 1.0)
+    per_bar = np.repeat(factors, np.diff(np.concatenate([[0], at, [len(frame)]])))
+    return frame.assign(**{name: frame[name].to_numpy() * per_bar for name in PRICES})
+
+
+def minutes_since_previous(index):
+    """Return the step before each bar in minutes; the first is 0."""
+    stamps = index.as_unit("ns").asi8
+    return np.diff(stamps, prepend=stamps[:1]) / 60e9
+
+
+def is_break(index, max_gap_minutes):
+    """Tell which bars follow a gap of more than `max_gap_minutes`; the first does not."""
+    ticks_per_minute = np.timedelta64(1, "m") / np.timedelta64(1, index.unit)
+    is_after_gap = np.zeros(len(index), bool)
+    # compared in the index's own whole ticks: minutes, or another unit, would cost copies of the stamps
+    is_after_gap[1:] = np.diff(index.asi8) > int(max_gap_minutes * ticks_per_minute)
+    return is_after_gap
+
+
+def is_roll(frame, breaks):
+    """Tell at which bars another contract begins, given the bars after gaps; see `find_rolls`."""
+    rolled = np.zeros(len(frame), bool)
+    if "instrument_id" in frame.columns:
+        ids = frame["instrument_id"].to_numpy()
+        rolled[1:] = ids[1:] != ids[:-1]
+        return rolled
+    at = np.flatnonzero(breaks)
+    if len(at):
+        moves = _moves(frame, at)
+        is_far = np.abs(moves) > max(ROLL_MIN_JUMP, ROLL_MIN_ROBUST_Z * _robust_scale(moves)[1])
+        rolled[at] = is_far & _is_expiry_week(trade_dates(frame.index[at]))
+    switches, has_returned = _switches(frame)
+    rolled[switches[has_returned]] = True
+    rolled[switches[1:][has_returned[:-1]]] = True
+    return rolled
+
+
+def _switches(frame):
+    """Return the positions of possible switches, and for each whether the next one returns from it."""
+    if "instrument_id" in frame.columns:
+        ids = frame["instrument_id"].to_numpy()
+        at = np.flatnonzero(ids[1:] != ids[:-1]) + 1
+        is_back = ids[at[1:]] == ids[at[:-1] - 1]
+    else:
+        at = _jumps_near_expiry(frame)
+        moves = _moves(frame, at)
+        sizes = np.abs(moves)
+        is_back = np.abs(moves[1:] + moves[:-1]) <= SWITCH_TOLERANCE * np.minimum(sizes[1:], sizes[:-1])
+    has_returned = np.zeros(len(at), bool)
+    has_returned[:-1] = is_back & (np.diff(at) <= SWITCH_MAX_BARS)
+    return at, has_returned
+
+
+def _jumps_near_expiry(frame):
+    """Return the positions of large jumps from close to next open in the weeks of expiry."""
+    opens, closes = frame["open"].to_numpy(), frame["close"].to_numpy()
+    found = [np.zeros(0, np.int64)]
+    for low, end in _expiry_weeks(frame.index):
+        ratios = opens[low:end] / closes[low - 1 : end - 1]
+        if ratios.max() < 1 + ROLL_MIN_JUMP or ratios.min() > 1 - ROLL_MIN_JUMP:  # nothing there and back
+            continue
+        jumps = np.abs(np.log(ratios))
+        near = np.flatnonzero(jumps >= ROLL_MIN_JUMP)
+        if len(near) > 1:
+            scale = _robust_scale(np.log(closes[low:end] / opens[low:end]))[1]
+            found.append(low + near[jumps[near] >= SWITCH_MIN_ROBUST_Z * scale])
+    return np.concatenate(found)
+
+
+def _expiry_weeks(index):
+    """Return the ranges (first, end) of positions in the weeks of expiry that have a bar before them."""
+    if len(index) < 2:
+        return []
+    first, last = index[[0, -1]].tz_localize(None).to_numpy().astype("datetime64[D]")
+    expiries = pd.DatetimeIndex(quarterly_expiries(first - 20, last + 20))
+    edges = []
+    for days in (FIRST_ROLL_DAY, LAST_ROLL_DAY + 1):
+        midnight = (expiries + pd.Timedelta(days=days, hours=-6)).tz_localize(ZONE)  # a trade date begins at 18:00
+        edges.append(np.maximum(index.searchsorted(midnight.tz_convert("UTC")), 1))
+    return [(low, end) for low, end in zip(*edges, strict=True) if low < end]
+
+
+def _moves(frame, at):
+    """Return the log move from the close before to the open of the bars at positions `at`."""
+    return np.log(frame["open"].to_numpy()[at] / frame["close"].to_numpy()[at - 1])
+
+
+def _robust_scale(moves):
+    """Return the median, and the robust standard deviation (1.4826 MAD) of moves; 0, 0 of none."""
+    if len(moves) == 0:
+        return 0.0, 0.0
+    centre = np.median(moves)
+    return centre, 1.4826 * np.median(np.abs(moves - centre))
+
+
+def _days_from_expiry(dates):
+    """Return the days since the nearest quarterly expiry of each date; negative before it."""
+    if len(dates) == 0:
+        return np.zeros(0, np.int64)
+    margin = np.timedelta64(100, "D")
+    expiries = quarterly_expiries(dates.min() - margin, dates.max() + margin)
+    days = (dates[:, None] - expiries).astype(np.int64)
+    return np.take_along_axis(days, np.abs(days).argmin(axis=1)[:, None], axis=1)[:, 0]
+
+
+def _is_expiry_week(dates):
+    """Tell which trade dates lie from ten days before to four days after a quarterly expiry."""
+    days = _days_from_expiry(dates)
+    return (days >= FIRST_ROLL_DAY) & (days <= LAST_ROLL_DAY)
+
+
+def _why(verdict, move, days, has_ids, spread):
+    """Say in a few words what decided about one jump."""
+    if has_ids:
+        return "instrument_id is the same" if verdict == "no roll" else "instrument_id changes"
+    if verdict == "interleaved":
+        return "a jump there and back near an expiry"
+    unit = "day" if abs(days) == 1 else "days"
+    distance = (
+        f"{abs(days)} {unit} {'before' if days < 0 else 'after'} an expiry" if days else "on the day of an expiry"
+    )
+    if not FIRST_ROLL_DAY <= days <= LAST_ROLL_DAY:
+        return f"too far from an expiry: {distance}"
+    if abs(move) <= ROLL_MIN_JUMP:
+        return f"smaller than {ROLL_MIN_JUMP:.1%}, {distance}"
+    if abs(move) <= ROLL_MIN_ROBUST_Z * spread:
+        return f"within {ROLL_MIN_ROBUST_Z:g} robust standard deviations of this series' moves, {distance}"
+    return f"far outside this series' moves across gaps, {distance}"

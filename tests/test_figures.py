@@ -7,11 +7,11 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from moola_lib.figures import balance, candles, features, theme, training
+from moola_lib.figures import balance, candles, features, market, theme, training
 from moola_lib.labels import expansion_targets
 from moola_lib.models.jade import TASKS
 
-ROOMS = (balance, candles, features, training)
+ROOMS = (balance, candles, features, market, training)
 SHARES = pd.DataFrame([[0.4, 0.1, 0.3, 0.2], [0.1, 0.7, 0.1, 0.1]], index=["a", "b"], columns=TASKS)
 LINES = {task: [0.1, 0.2, 0.3] for task in TASKS}
 SKILL = pd.DataFrame(
@@ -36,6 +36,9 @@ SCORE = pd.DataFrame(
 CURVE = pd.DataFrame({"within_bars": range(11), "start": np.linspace(0, 1, 11), "both": np.linspace(0, 0.8, 11)})
 RNG = np.random.default_rng(1)
 FIGURES = {
+    "facts_figure": lambda frame: market.facts_figure(
+        {"a": RNG.random(46), "b": RNG.random(46)}, {"a": RNG.random(50)}, title="t"
+    ),
     "shares_figure": lambda frame: balance.shares_figure(SHARES, title="t"),
     "trajectories_figure": lambda frame: balance.trajectories_figure(
         {"fixed": LINES, "log": LINES, "ema": LINES, "manual": LINES}, title="t", y="share", reference=0.05

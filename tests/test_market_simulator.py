@@ -197,6 +197,18 @@ def test_impossible_counts_are_refused(options):
         simulate_bars(**{"n_sessions": 1} | options)
 
 
+def test_sessions_skip_holidays_and_early_closes():
+    dates = trade_dates(simulate_bars(n_sessions=10, seed=1, start_date="2024-12-23").bars.frame.index)
+    found = np.unique(dates).astype(str).tolist()
+    assert found[:4] == ["2024-12-23", "2024-12-26", "2024-12-27", "2024-12-30"]
+    assert "2025-01-01" not in found and "2025-01-09" not in found  # New Year, a day of mourning
+
+
+def test_a_time_with_daily_halts_is_refused():
+    with pytest.raises(UserError, match="2021-06-28 or later"):
+        simulate_bars(n_sessions=2, start_date="2015-01-05")
+
+
 def test_a_market_may_hold_no_expansion():
     market = simulate_bars(n_sessions=1, expansions_per_session=0)
     assert len(market.planted) == 0 and len(market.bars) == SESSION_MINUTES

@@ -48,20 +48,15 @@ def stylised_facts(frame):
         The keys of BANDS, and `excess kurtosis, raw`.
     """
     returns, ranges, minute, session = _returns(frame)
-    size = pd.Series(np.abs(returns))
-    by_minute = size / size.groupby(minute).transform("mean")
-    level = by_minute.groupby(session).transform("mean")
-    is_long = size.groupby(session).transform("count") >= MIN_SESSION_BARS
-    within = np.where(is_long, returns / size.groupby(minute).transform("mean") / level, np.nan)
+    within, level = _standardise(returns, minute, session)
+    correlation = autocorrelation(np.abs(within))
     profile = half_hour_profile(frame)
-    correlation = autocorrelation(np.abs(within), MAX_LAG_BARS)
-    levels = by_minute[is_long].groupby(session[is_long]).mean()
     return {
         "excess kurtosis, raw": _excess_kurtosis(returns),
         "excess kurtosis within sessions": _excess_kurtosis(within),
         **{f"autocorrelation of |r|, lag {lag}": float(correlation[lag - 1]) for lag in (1, 10, 50)},
-        "spread of session levels (log)": float(np.log(levels).std()),
-        "range over close-to-close move": float(np.nanmean(ranges) / np.nanmean(size)),
+        "spread of session levels (log)": float(np.log(level).std()),
+        "range over close-to-close move": float(np.nanmean(ranges) / np.nanmean(np.abs(returns))),
         "half-hour profile, log distance to NQ": float(np.sqrt(np.nanmean(np.log(profile / NQ_PROFILE) ** 2))),
     }
 
@@ -88,6 +83,12 @@ def compare_facts(facts):
         for band, value in zip(bands, judged, strict=True)
     ]
     return table
+
+
+def volatility_clustering(frame):
+    """Return the autocorrelation of |return| within sessions at lags 1 to 50, (50,) float64; see `stylised_facts`."""
+    returns, _, minute, session = _returns(frame)
+    return autocorrelation(np.abs(_standardise(returns, minute, session)[0]))
 
 
 def half_hour_profile(frame):
@@ -120,6 +121,17 @@ def _returns(frame):
     local = frame.index.tz_convert(ZONE)
     minute = np.asarray((local.hour - 18) % 24 * 60 + local.minute)
     return returns, ranges, minute, trade_dates(frame.index)
+
+
+def _standardise(returns, minute, session):
+    """Return returns over their minute's and session's mean size (NaN in short sessions), and each session's level."""
+    size = pd.Series(np.abs(returns))
+    usual = size.groupby(minute).transform("mean")
+    relative = size / usual
+    is_long = (size.groupby(session).transform("count") >= MIN_SESSION_BARS).to_numpy()
+    level = relative.groupby(session).transform("mean")
+    within = np.where(is_long, returns / usual / level, np.nan)
+    return within, relative[is_long].groupby(session[is_long]).mean()
 
 
 def _excess_kurtosis(values):

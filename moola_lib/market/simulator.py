@@ -6,6 +6,7 @@ expansion stands a consolidation (compressed bars) or a retracement (drift
 against the coming move), which overlaps the expansion's first bar.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,8 +14,8 @@ import pandas as pd
 
 from moola_lib.errors import UserError
 from moola_lib.market.bars import Bars, clean_bars
+from moola_lib.market.calendar import expected_sessions
 from moola_lib.market.law import NQ_LIKE, MarketLaw, draw_log_vol, draw_shocks
-from moola_lib.market.segments import ZONE
 
 SESSION_MINUTES = 1380  # 18:00 to 17:00 New York
 DAY_SHAPE = [
@@ -68,7 +69,8 @@ def simulate_bars(
     Parameters
     ----------
     n_sessions : int
-        Number of full sessions (1,380 bars each), on weekdays from `start_date`.
+        Number of full sessions (1,380 bars each) from `start_date`; holidays and
+        days of an early close are left out.
     seed : int
         Equal seeds and parameters give equal bars, bit for bit.
     strength, drift : float
@@ -78,7 +80,7 @@ def simulate_bars(
         windows are ordinary tape.
     law : MarketLaw
     start_date : str
-        First trade date considered (a weekend moves to Monday).
+        First trade date considered, 2021-06-28 or later (there was a daily halt before).
     symbol : str
     roll_every_sessions : int, optional
         Jump of 1 % and a new `instrument_id` after this many sessions.
@@ -92,7 +94,7 @@ def simulate_bars(
     Raises
     ------
     UserError
-        A count is not positive, or a session has too few windows.
+        A count is not positive, a session has too few windows, or sessions had a halt at `start_date`.
     """
     law = replace(law, strength=strength, drift=drift)
     n_slots = SESSION_MINUTES // law.window_bars
@@ -212,11 +214,17 @@ def _draw_holes(rng, planted, n_sessions, share, law):
 
 
 def _session_stamps(n_sessions, start_date):
-    """Return UTC stamps (n_sessions, 1380), datetime64[ns], in time order."""
-    dates = pd.bdate_range(start_date, periods=n_sessions)
-    opens = (dates - pd.Timedelta(hours=6)).tz_localize(ZONE).tz_convert("UTC").tz_localize(None)
+    """Return UTC stamps (n_sessions, 1380), datetime64[ns], of the next full sessions on the exchange's calendar."""
+    first = pd.Timestamp(start_date)
+    last = first + pd.Timedelta(days=math.ceil(n_sessions * 1.5) + 14)  # weekends, holidays, early closes
+    sessions = expected_sessions(first, last)
+    opens = sessions.loc[~sessions["is_half_day"] & sessions["halt_start"].isna(), "open"].iloc[:n_sessions]
+    if len(opens) < n_sessions:
+        raise UserError(
+            f"there are no {n_sessions} full sessions soon after {start_date}; start on 2021-06-28 or later"
+        )
     minutes = np.arange(SESSION_MINUTES).astype("timedelta64[m]")
-    return opens.to_numpy().astype("datetime64[ns]")[:, None] + minutes
+    return opens.dt.tz_localize(None).to_numpy().astype("datetime64[ns]")[:, None] + minutes
 
 
 def _stamp_plan(planted, stamps):

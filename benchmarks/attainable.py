@@ -90,20 +90,12 @@ Bar generator (`NQ_LIKE`): {_setting(NQ_LIKE)}
 
 def _scores(known, law, blocks, start, end, state=None):
     """Return {figure: (oracle text, constant text)}; `claimed` is the oracle's mean probability of a start hit."""
-    from moola_lib.evaluation import oracle
-    from moola_lib.evaluation.intervals import day_block_weights, interval
+    from moola_lib.evaluation.decisions import attainable_scores, hit_probability
 
-    weights = day_block_weights(blocks, n_bootstrap=500)
-    found = {}
-    both = [oracle.score_windows(each, start, end, state) for each in (known, oracle.prior(law, len(known)))]
-    for name in both[0]:
-        texts = []
-        for scores in both:
-            above, below = scores[name]
-            low, high = interval((weights @ above) / (weights @ below))
-            texts.append(f"{above.sum() / below.sum():.3f} ± {(high - low) / 2:.3f}")
-        found[name] = tuple(texts)
-    found["claimed"] = f"{oracle.hit_probability(known).mean():.3f}"
+    found = {"claimed": f"{hit_probability(known).mean():.3f}"}
+    for row in attainable_scores(known, law, blocks, start, end, state).itertuples():
+        half = (row.high - row.low) / 2, (row.constant_high - row.constant_low) / 2
+        found[row.figure] = f"{row.oracle:.3f} ± {half[0]:.3f}", f"{row.constant:.3f} ± {half[1]:.3f}"
     return found
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from moola_lib.errors import UserError
-from moola_lib.evaluation import oracle
+from moola_lib.evaluation import decisions, oracle
 from moola_lib.market import NQ_LIKE, REFERENCE, simulate_bars, simulate_windows
 
 SMALL = replace(
@@ -17,7 +17,7 @@ SMALL = replace(
 
 
 def figures(known, start, end, state=None):
-    scores = oracle.score_windows(known, start, end, state)
+    scores = decisions.score_windows(known, start, end, state)
     return {name: above.sum() / below.sum() for name, (above, below) in scores.items()}
 
 
@@ -129,17 +129,17 @@ def test_the_box_decision_prefers_mass_to_the_mode():
     span[0, 0, 40] = 0.3  # the single likeliest span stands alone
     span[0, 20:24, 60] = 0.175  # four neighbours hold more
     known = oracle.Posterior(span, None, REFERENCE.starts, np.zeros(1))
-    start, end = oracle.best_span(known)
+    start, end = decisions.best_span(known)
     assert 50 <= start[0] <= 53 and 57 <= end[0] <= 63
-    assert 50 <= oracle.best_start(known)[0] <= 53
+    assert 50 <= decisions.best_start(known)[0] <= 53
 
 
 def test_claimed_probability_is_what_comes_true():
     law = replace(REFERENCE, strength=1.5)
     windows = simulate_windows(600, seed=11, law=law)
     known = oracle.posterior(oracle.bare_log_likelihoods(windows.log_return, windows.log_range, law))
-    chosen = oracle.best_start(known)
-    claimed = oracle.hit_probability(known)
+    chosen = decisions.best_start(known)
+    claimed = decisions.hit_probability(known)
     is_hit = np.abs(chosen - windows.start) <= 3
     for part in np.array_split(np.argsort(claimed), 4):
         spread = np.sqrt((claimed[part] * (1 - claimed[part])).sum()) / len(part)
@@ -154,8 +154,8 @@ def test_the_bar_generators_oracle_is_calibrated_too():
     market = simulate_bars(n_sessions=60, seed=12, strength=1.5)
     likelihoods, start, _, state = oracle.market_windows(market)
     known = oracle.posterior(likelihoods)
-    chosen = oracle.best_start(known)
-    claimed = oracle.hit_probability(known)
+    chosen = decisions.best_start(known)
+    claimed = decisions.hit_probability(known)
     spread = np.sqrt((claimed * (1 - claimed)).sum()) / len(known)
     assert (np.abs(chosen - start) <= 3).mean() == pytest.approx(claimed.mean(), abs=3.5 * spread)
     sure = known.state.max(axis=1)
@@ -200,10 +200,10 @@ def test_a_market_without_expansions_is_a_sentence():
 
 
 def test_attainable_skill_is_a_share_of_the_room():
-    assert oracle.attainable_skill(0.6, 0.2, 1.0) == pytest.approx(0.5)
-    assert oracle.attainable_skill(2.0, 4.0, 1.0) == pytest.approx(2 / 3)  # smaller is better: the same formula
-    assert np.isnan(oracle.attainable_skill(0.3, 0.2, 0.22))
-    np.testing.assert_allclose(oracle.attainable_skill(np.array([0.2, 1.0]), 0.2, 1.0), [0, 1])
+    assert decisions.attainable_skill(0.6, 0.2, 1.0) == pytest.approx(0.5)
+    assert decisions.attainable_skill(2.0, 4.0, 1.0) == pytest.approx(2 / 3)  # smaller is better: the same formula
+    assert np.isnan(decisions.attainable_skill(0.3, 0.2, 0.22))
+    np.testing.assert_allclose(decisions.attainable_skill(np.array([0.2, 1.0]), 0.2, 1.0), [0, 1])
 
 
 REFERENCE_FIGURES = {1.5: (0.61, 0.38), 2.0: (0.88, 0.79), 3.0: (0.99, 0.98)}

@@ -1,10 +1,10 @@
-"""The best that any method can do on a simulated market: the exact posterior over (start, end), and its decisions.
+"""The exact posterior over (start, end) on a simulated market: the most that any method can know.
 
 Volatility is a Markov chain on a grid, so a window's likelihood under a span is
 a forward pass to the span's start, an explicit walk through it, and a backward
 pass from its end (an explicit-duration hidden Markov model; Yu 2010, Artificial
-Intelligence 174). Nothing is learned and nothing is approximated: scores of
-decisions taken from this posterior are the attainable ones.
+Intelligence 174). Nothing is learned and nothing is approximated; what to answer,
+knowing this, and what it scores is in `decisions`.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,6 @@ import numba
 import numpy as np
 
 from moola_lib.errors import UserError
-from moola_lib.labels.targets import COUNTDOWN_CLIP_BARS
 
 LOG_2PI = np.log(2 * np.pi)
 
@@ -233,101 +232,6 @@ def prior(law, n_windows=1):
     return Posterior(np.tile(span, (n_windows, 1, 1)), state, law.starts, np.zeros(n_windows))
 
 
-def best_start(known, tolerance_bars=3):
-    """Return the start with the most posterior mass within the tolerance, (n,) int64."""
-    return _box_sum(known.start, tolerance_bars).argmax(axis=1)
-
-
-def hit_probability(known, tolerance_bars=3):
-    """Return the posterior mass within the tolerance of the best start, (n,) float64: the hit it claims."""
-    return _box_sum(known.start, tolerance_bars).max(axis=1)
-
-
-def best_end(known, tolerance_bars=3):
-    """Return the end with the most posterior mass within the tolerance, (n,) int64."""
-    return _box_sum(known.end, tolerance_bars).argmax(axis=1)
-
-
-def best_span(known, tolerance_bars=3):
-    """Return the (start, end) whose box of the tolerance holds the most posterior mass, two (n,) int64."""
-    first = known.starts[0]
-    mass = _box_sum(_box_sum(known.span, tolerance_bars), tolerance_bars, axis=1)
-    n, _, n_bars = mass.shape
-    at = mass.reshape(n, -1).argmax(axis=1)
-    return first + at // n_bars, at % n_bars
-
-
-def best_inside(known):
-    """Return the bars to call inside for the highest expected pooled F1, (n, K) bool.
-
-    The best rule is a threshold on the bars' probabilities (Lipton et al. 2014,
-    arXiv:1402.1892); it is chosen on the posterior itself, never on the truth.
-    """
-    p = known.inside.ravel()
-    order = np.argsort(-p, kind="stable")
-    hits = np.cumsum(p[order])
-    f1 = 2 * hits / (np.arange(1, len(p) + 1) + hits[-1])
-    return known.inside >= p[order][f1.argmax()]
-
-
-def best_countdown(known):
-    """Return the countdown of least expected absolute error, (n, K) float64: the median start's, clipped."""
-    median = (np.cumsum(known.start, axis=1) >= 0.5).argmax(axis=1)
-    bars = np.arange(known.start.shape[1])
-    return np.clip(median[:, None] - bars, -COUNTDOWN_CLIP_BARS, COUNTDOWN_CLIP_BARS).astype(np.float64)
-
-
-def score_windows(known, start, end, state=None, *, tolerance_bars=3):
-    """Score each window by the best decisions for each figure.
-
-    Parameters
-    ----------
-    known : Posterior (n)
-    start, end : ndarray (n,), int64
-        The truth, in bars.
-    state : ndarray (n,), int64, optional
-        0 consolidation, 1 retracement.
-    tolerance_bars : int
-
-    Returns
-    -------
-    dict of str to (ndarray (n,), ndarray (n,))
-        Numerator and denominator of each figure by window (names of
-        `metrics.METRICS`, and `type_accuracy`): a figure is the ratio of their sums.
-    """
-    one = np.ones(len(known))
-    near = tolerance_bars
-    s, e = best_span(known, near)
-    bars = np.arange(known.span.shape[2])
-    truth = (bars >= start[:, None]) & (bars <= end[:, None])
-    claimed = best_inside(known)
-    countdown = np.clip(start[:, None] - bars, -COUNTDOWN_CLIP_BARS, COUNTDOWN_CLIP_BARS)
-    found = {
-        f"hit{near}_start": (np.abs(best_start(known, near) - start) <= near, one),
-        f"hit{near}_end": (np.abs(best_end(known, near) - end) <= near, one),
-        f"joint{near}": ((np.abs(s - start) <= near) & (np.abs(e - end) <= near), one),
-        "inside_f1": (2.0 * (claimed & truth).sum(axis=1), claimed.sum(axis=1) + truth.sum(axis=1)),
-        "countdown_mae": (np.abs(best_countdown(known) - countdown).mean(axis=1), one),
-    }
-    if known.state is not None and state is not None:
-        found["type_accuracy"] = (known.state.argmax(axis=1) == state, one)
-    return {name: (np.asarray(a, np.float64), np.asarray(b, np.float64)) for name, (a, b) in found.items()}
-
-
-def attainable_skill(model, constant, oracle, *, least=0.05):
-    """Return (model - constant) / (oracle - constant), or NaN where the two differ by less than `least`.
-
-    Parameters
-    ----------
-    model, constant, oracle : float or ndarray
-        The same figure on the same windows.
-    least : float
-        In the figure's unit.
-    """
-    room = np.asarray(oracle, np.float64) - constant
-    return np.where(np.abs(room) < least, np.nan, (model - np.asarray(constant)) / np.where(room == 0, np.nan, room))
-
-
 def _log_move(x, log_vol, mean, law):
     """Return the log density of a move, given log-volatility and its mean in volatilities."""
     z = x * np.exp(-log_vol) - mean
@@ -347,16 +251,6 @@ def _log_span_prior(law):
         np.add.at(found[row], np.minimum(start + law.lengths, law.window_bars) - 1, each)
     with np.errstate(divide="ignore"):
         return np.log(found)
-
-
-def _box_sum(mass, tolerance, axis=-1):
-    """Return the sum over a run of 2 * tolerance + 1 along an axis."""
-    mass = np.moveaxis(mass, axis, -1)
-    n = mass.shape[-1]
-    total = np.concatenate([np.zeros((*mass.shape[:-1], 1)), np.cumsum(mass, axis=-1)], axis=-1)
-    at = np.arange(n)
-    box = total[..., np.minimum(at + tolerance + 1, n)] - total[..., np.maximum(at - tolerance, 0)]
-    return np.moveaxis(box, -1, axis)
 
 
 @numba.njit(cache=True)

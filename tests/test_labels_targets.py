@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moola_lib.labels import expansion_targets, span_from_mask, span_from_pointers, start_from_countdown
+from moola_lib.labels import expansion_targets, mark_spans, span_from_mask, span_from_pointers, start_from_countdown
 
 SPANS = st.tuples(st.integers(0, 104), st.integers(0, 104)).map(sorted)
 
@@ -81,3 +81,15 @@ def test_a_countdown_is_read_by_the_median_vote():
 def test_a_wholly_clipped_countdown_still_gives_a_bar():
     assert 0 <= start_from_countdown(np.full(105, 20.0)) <= 124
     assert np.isfinite(start_from_countdown(np.full((3, 105), -20.0))).all()
+
+
+def test_spans_are_marked_on_their_bars():
+    found = mark_spans(10, [1, 2, 9], [3, 2, 9])
+    assert np.flatnonzero(found).tolist() == [1, 2, 3, 9]
+    assert not mark_spans(4, [], []).any()
+
+
+@pytest.mark.parametrize(("start", "end"), [([-1], [2]), ([3], [2]), ([3], [10])])
+def test_spans_outside_the_bars_are_refused(start, end):
+    with pytest.raises(ValueError, match="10 bars"):
+        mark_spans(10, start, end)

@@ -14,6 +14,7 @@ from moola_lib.labels.table import (
 from moola_lib.labels.targets import (
     Targets,
     expansion_targets,
+    mark_spans,
     span_from_mask,
     span_from_pointers,
     start_from_countdown,
@@ -30,6 +31,7 @@ __all__ = [
     "expansion_targets",
     "labels_from_planted",
     "load_labels",
+    "mark_spans",
     "propose_labels",
     "save_labels",
     "span_from_mask",

@@ -112,3 +112,30 @@ def start_from_countdown(countdown):
     fallback = np.abs(countdown) == np.abs(countdown).min(axis=-1, keepdims=True)
     votes = np.where(np.where(has_vote, is_inside, fallback), votes, np.nan)
     return np.nanmedian(votes, axis=-1)
+
+
+def mark_spans(n_bars, start, end):
+    """Tell which bars of a series lie inside any span.
+
+    Parameters
+    ----------
+    n_bars : int
+    start, end : array_like (n_spans,), int
+        Positions of first and last bars, inclusive.
+
+    Returns
+    -------
+    ndarray (n_bars,), bool
+
+    Raises
+    ------
+    ValueError
+        Anything but 0 <= start <= end < n_bars.
+    """
+    start, end = np.asarray(start, np.int64), np.asarray(end, np.int64)
+    if len(start) and not (0 <= start.min() and (start <= end).all() and end.max() < n_bars):
+        raise ValueError(f"spans must lie inside the {n_bars} bars, first bar before last")
+    change = np.zeros(n_bars + 1, np.int64)
+    np.add.at(change, start, 1)
+    np.add.at(change, end + 1, -1)
+    return np.cumsum(change[:-1]) > 0

@@ -133,7 +133,7 @@ def mark_spans(n_bars, start, end):
         Anything but 0 <= start <= end < n_bars.
     """
     start, end = np.asarray(start, np.int64), np.asarray(end, np.int64)
-    if len(start) and not (0 <= start.min() and (start <= end).all() and end.max() < n_bars):
+    if len(start) and not (start.min() >= 0 and (start <= end).all() and end.max() < n_bars):
         raise ValueError(f"spans must lie inside the {n_bars} bars, first bar before last")
     change = np.zeros(n_bars + 1, np.int64)
     np.add.at(change, start, 1)

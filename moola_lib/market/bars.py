@@ -10,7 +10,7 @@ from moola_lib.errors import UserError
 from moola_lib.files import fingerprint, replace_atomically
 from moola_lib.market.pieces import Piece, join_pieces, read_piece
 from moola_lib.market.rows import NUMBERS as COLUMNS
-from moola_lib.market.soundness import is_sound, is_whole_minute, judge_rows
+from moola_lib.market.soundness import is_sound, judge_rows
 from moola_lib.market.stamps import refuse_other_bar_length
 from moola_lib.market.ticks import count_off_tick, find_tick
 
@@ -29,7 +29,8 @@ class Bars:
     frame : DataFrame
         Index `ts`: UTC, the START of each bar, strictly increasing. Columns
         `open high low close` (points) and `volume` (contracts), float64, and
-        `symbol`; `instrument_id` (int64) where the vendor gives it.
+        `symbol`; `instrument_id` (int64) where the vendor gives it. A loaded
+        frame is read-only: copy it before you edit it.
     report : DataFrame
         One row per fact of the import (`fact`, `value`): source and layout,
         rows in, each reason for dropping with its count and first example,
@@ -146,11 +147,14 @@ def _keep_sound(piece, drop_budget):
     other = "rows of other symbols (left out)"
     facts = {"source": piece.source, "layout": piece.facts.get("layout"), "rows in": f"{piece.n_rows_in:,}"}
     facts[other] = piece.facts.get(other)
-    is_good = is_sound(*series) & is_whole_minute(stamps)
-    if not is_good.all() or (np.diff(stamps) == 0).any():
+    steps = np.diff(stamps)
+    is_good = is_sound(stamps, steps, series)
+    if not is_good.all() or (steps == 0).any():
         is_kept, dropped = judge_rows(piece, stamps, series, is_good, drop_budget)
         facts |= dropped
         frame, series = frame.loc[is_kept], [values[is_kept] for values in series]
+    if frame.empty:
+        raise UserError(f"{piece.source} holds no rows; give one-minute bars")
     _check_size(series[3], piece.source)
     facts |= {"rows out": f"{len(frame):,}"} | piece.facts | _describe(frame, series)
     rows = [(fact, value) for fact, value in facts.items() if value is not None]

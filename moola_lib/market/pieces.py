@@ -86,7 +86,7 @@ def read_piece(path, *, tz=None, stamp=None, symbol=None, scale=1.0):
     columns["symbol"] = pd.Categorical.from_codes(np.zeros(len(wall), np.int8), [name])
     if rows.instrument_id is not None:
         columns["instrument_id"] = rows.instrument_id if place is None else rows.instrument_id[place]
-    index = pd.DatetimeIndex(instants.view("M8[ns]"), tz="UTC", name="ts")
+    index = pd.DatetimeIndex(instants.view("M8[ns]"), name="ts").tz_localize("UTC")
     facts = {"layout": rows.layout, "zone": zone_fact, "stamps mark": mark_fact}
     if scale != 1:
         facts["prices multiplied by"] = f"{scale:g}"
@@ -204,9 +204,9 @@ def _settle_zone(rows, wall, path, stated, mark, symbol):
 
 def _refuse_backward(instants, wall, path, place):
     """Refuse stamps that go backwards."""
-    is_back = np.diff(instants) < 0
-    if is_back.any():
-        row = int(is_back.argmax()) + 1
+    steps = np.diff(instants)
+    if len(steps) and steps.min() < 0:
+        row = int((steps < 0).argmax()) + 1
         number = row if place is None else int(place[row])
         raise UserError(
             f"{path}: the stamps are not sorted: row {number + 1} ({pd.Timestamp(wall[row])}) comes after "

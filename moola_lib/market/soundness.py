@@ -7,22 +7,58 @@ from moola_lib.market.rows import NUMBERS
 from moola_lib.market.stamps import MINUTE
 
 
-def is_sound(open_, high, low, close, volume):
-    """Tell which rows can be bars; a comparison with NaN is false."""
-    is_inside = (low <= open_) & (low <= close) & (high >= open_) & (high >= close)
-    return is_inside & (low > 0) & (high < np.inf) & (volume >= 0) & (volume < np.inf)
+def is_sound(stamps, steps, series):
+    """Tell which rows can be bars.
+
+    Parameters
+    ----------
+    stamps : ndarray (n_rows,), int64
+        Nanoseconds.
+    steps : ndarray (n_rows - 1,), int64
+        Between the stamps.
+    series : list of ndarray (n_rows,), float64
+        open, high, low, close, volume.
+
+    Returns
+    -------
+    ndarray (n_rows,), bool
+    """
+    open_, high, low, close, volume = series
+    is_good = low > 0  # a comparison with NaN is false
+    for condition in (low <= open_, low <= close, high >= open_, high >= close, high < np.inf):
+        is_good &= condition
+    is_good &= (volume >= 0) & (volume < np.inf)
+    # if the unusual steps are whole minutes, all stamps are
+    if (stamps[:1] % MINUTE).any() or (steps[steps != MINUTE] % MINUTE).any():
+        is_good &= stamps % MINUTE == 0
+    return is_good
 
 
-def is_whole_minute(stamps):
-    """Tell which stamps lie on a whole minute; True for all where a look at the unusual steps says so."""
-    steps = np.diff(stamps)
-    if len(stamps) and stamps[0] % MINUTE == 0 and not (steps[steps != MINUTE] % MINUTE).any():
-        return np.True_
-    return stamps % MINUTE == 0
+def judge_rows(piece, stamps, series, is_good, drop_budget):
+    """Decide which rows stay.
 
+    Parameters
+    ----------
+    piece : Piece
+    stamps, series
+        Of the piece, as in `is_sound`.
+    is_good : ndarray (n_rows,), bool
+        Answer of `is_sound`; among the good rows doubles are looked for.
+    drop_budget : float
+        Largest fraction of rows that may be dropped.
 
-def judge_rows(piece, stamps, series, is_sound, drop_budget):
-    """Return which rows stay, and a fact for each reason why others do not; refuse too many."""
+    Returns
+    -------
+    is_kept : ndarray (n_rows,), bool
+    facts : dict of str to str
+        Each reason why rows were dropped, with their count and the first.
+
+    Raises
+    ------
+    UserError
+        The budget is exceeded, no row is left, files disagree, or instruments
+        share a stamp.
+    """
     open_, high, low, close, volume = series
     prices = np.column_stack([open_, high, low, close])
     reasons = {
@@ -33,7 +69,7 @@ def judge_rows(piece, stamps, series, is_sound, drop_budget):
         "open or close outside low..high": (high < np.maximum(open_, close)) | (low > np.minimum(open_, close)),
         "stamp between two minutes (a partial bar)": stamps % MINUTE != 0,
     }
-    double, first = _find_doubles(stamps, np.flatnonzero(is_sound))  # a bad row is no reason to drop a sound one
+    double, first = _find_doubles(stamps, np.flatnonzero(is_good))  # a bad row is no reason to drop a sound one
     is_same = np.logical_and.reduce([values[double] == values[first] for values in series])
     _refuse_interleaved(piece, double, first)
     is_shared = np.zeros(len(double), bool)

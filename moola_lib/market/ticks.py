@@ -44,8 +44,7 @@ def count_off_tick(prices, tick):
     n_off = 0
     for first in range(0, len(prices), BLOCK):
         ratio = prices[first : first + BLOCK] / tick
-        off = np.abs(ratio - np.rint(ratio))
-        # most blocks of most series lie on the grid exactly: one look tells
-        if off.max() > 0:
-            n_off += int(np.count_nonzero(off > FLOAT32_HALF_STEP * ratio))
+        whole = np.rint(ratio)
+        if not (ratio == whole).all():  # most blocks of most series lie on the grid exactly
+            n_off += int(np.count_nonzero(np.abs(ratio - whole) > FLOAT32_HALF_STEP * ratio))
     return n_off

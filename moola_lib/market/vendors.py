@@ -210,6 +210,7 @@ def _read_csv(path, compression, sheet):
     del table  # so that each column goes as soon as it is numbers
     is_fixed_point = "rtype" in columns and not any("." in cells[name] for name in NUMBERS[:4])
     rows = gather_rows(columns, stamp, path, sheet.layout, is_fixed_point)
+    pa.default_memory_pool().release_unused()  # what the reader held would otherwise stay beside the bars
     rows.left_out = [name or "(unnamed)" for name in sheet.names if name not in chosen]
     offset = (ISO_STAMP.fullmatch(cells[stamp]) or {"offset": None})["offset"]
     if offset:
@@ -243,12 +244,15 @@ def _explain_row(error, path, sheet):
 
 def _read_parquet(path):
     """Read a parquet file whose columns are named as a CSV file's would be."""
-    file = pq.ParquetFile(path, read_dictionary=["symbol"])
+    file = pq.ParquetFile(path)
     given = file.schema_arrow.names
     names = ["" if re.fullmatch(r"__index_level_\d+__", name) else name.lower() for name in given]
     stamp, chosen = _choose_columns(names, path)
-    table = file.read(columns=[given[names.index(name)] for name in chosen])
-    columns = {name: table[given[names.index(name)]] for name in chosen}
+    name_in_file = {name: given[names.index(name)] for name in chosen}
+    if "symbol" in chosen:  # one word, not one for every bar
+        file = pq.ParquetFile(path, metadata=file.metadata, read_dictionary=[name_in_file["symbol"]])
+    table = file.read(columns=list(name_in_file.values()))
+    columns = {name: table[given] for name, given in name_in_file.items()}
     del table
     if len(columns[stamp]) == 0:
         raise UserError(f"{path} holds no rows; give a file with one-minute bars")

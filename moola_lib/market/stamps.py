@@ -23,7 +23,9 @@ CLOSING_MINUTES = 30  # a longer step may be a closing
 DAILY_BREAK_STEP = 61  # minutes from the last bar before CME's daily break to the first after it
 MIN_CLOSINGS = 3  # closings that must agree before they prove anything
 CME_INDEX_SYMBOL = re.compile(
-    r"(?:CME(?:_MINI)?:|CBOT(?:_MINI)?:|/)?(?:M?NQ|M?ES|M?YM|RTY|M2K)(?:$|[FGHJKMNQUVXZ]\d{1,4}$|\d?!$|=F$|\.)"
+    r"(?:CME(?:_MINI)?:|CBOT(?:_MINI)?:|/)?"  # TradingView, thinkorswim
+    r"(?:M?NQ|M?ES|M?YM|RTY|M2K)"
+    r"(?:[FGHJKMNQUVXZ]\d{1,4}|\d!|=F|\.[cnv]\.\d)?"  # NQH4, NQ1!, NQ=F, NQ.c.0
 )
 NAMED_ZONES = ["UTC", ZONE, "America/Chicago", "Europe/London", "Europe/Berlin"]
 # Every whole hour from UTC; the sign of these names is reversed. Beyond these, a day's doubt remains.

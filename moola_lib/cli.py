@@ -40,7 +40,7 @@ def main(argv=None, models=None):
             return doctor(arguments.device)
         return _index()
     except UserError as error:
-        print(f"moola: {error}", file=sys.stderr)
+        print(f"moola: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("moola: interrupted", file=sys.stderr)
@@ -137,6 +137,12 @@ def _run(arguments, models):
     elif arguments.strict and any(g["verdict"] == "FAIL" for g in result.record["gates"]):
         return 3
     return result.exit_code
+
+
+def _one_line(error):
+    """Return an error's text on one line; what a damaged file holds must not steer the terminal."""
+    text = " ".join(str(error).split())
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _import(arguments):

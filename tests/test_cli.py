@@ -125,7 +125,7 @@ def test_import_writes_bars_and_says_what_it_read(tmp_path, capsys):
     path, output = bars_file(tmp_path), tmp_path / "raw" / "NQ.parquet"
     assert main(["import", str(path), "--symbol", "NQ", "-o", str(output)]) == 0
     captured = capsys.readouterr()
-    for words in ("rows in", "rows out", "UTC, carried by the stamps", "tick size", f"30 bars in {output}"):
+    for words in ("rows in", "rows out", "carried by the stamps: UTC", "tick size", f"30 bars in {output}"):
         assert words in captured.out
     assert captured.err == "" and output.exists()
 

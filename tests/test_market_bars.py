@@ -1,15 +1,24 @@
 """Loading bars: every layout reads alike, every bad file is one sentence, every dropped row is counted."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
 import pytest
 
+import moola_lib
 from moola_lib.errors import UserError
-from moola_lib.market import load_bars, save_bars
+from moola_lib.market import load_bars, save_bars, simulate_bars
 from moola_lib.market.bars import COLUMNS, clean_bars
 from moola_lib.market.ticks import count_off_tick, find_tick
 
 PRICES = ["open", "high", "low", "close"]
+ROOT = Path(moola_lib.__file__).parents[1]
 
 
 def databento(frame):
@@ -334,3 +343,21 @@ def test_the_fingerprint_sees_every_stamp_price_and_volume(plain_frame):
     prints += [of(plain_frame.assign(volume=plain_frame["volume"] + 1)), of(edited("high", 7, 1e5)(plain_frame))]
     assert len(set(prints)) == len(prints)
     assert of(plain_frame.copy()) == prints[0]
+
+
+@pytest.mark.slow
+def test_an_import_needs_at_most_about_twice_the_files_size_in_memory(tmp_path):
+    bars = simulate_bars(n_sessions=1305).bars
+    path = tmp_path / "bars.csv"
+    pa.csv.write_csv(pa.Table.from_pandas(bars.frame), path)
+    peaks = []
+    for code in ("import moola_lib.market", f"from moola_lib.cli import main; assert main({_words(path)}) == 0"):
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0
+        peaks.append(usage.ru_maxrss * 1024)
+    assert peaks[1] - peaks[0] <= 2.2 * path.stat().st_size
+
+
+def _words(path):
+    return ["import", str(path), "-o", str(path.with_suffix(".parquet"))]

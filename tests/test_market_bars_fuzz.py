@@ -154,7 +154,7 @@ def test_any_bytes(tmp_path, content):
 @FUZZ
 @given(
     option=st.sampled_from(["--tz", "--symbol", "-o"]),
-    text=st.text(st.characters(exclude_characters="\0"), max_size=12),
+    text=st.text(st.characters(codec="utf-8", exclude_characters="\0") | st.just("\udcff"), max_size=12),
 )
 def test_any_text_as_option(contents, tmp_path, option, text):
     (tmp_path / "bars.csv").write_bytes(contents["FirstRate"])

@@ -2,6 +2,7 @@
 
 import datetime
 import gzip
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -350,6 +351,39 @@ def test_a_proof_is_used_and_reported(tools, week, tmp_path):
         load_bars(path, symbol="NQH4", tz="America/Chicago")
     stated = load_bars(path, symbol="NQH4", stamp="end", tz="Etc/GMT+4")
     pd.testing.assert_frame_equal(stated.frame, bars.frame)
+
+
+def test_a_stated_zone_must_agree_on_every_bar_not_only_on_the_first_and_last(tools, tmp_path):
+    sessions = [
+        pd.Timestamp(f"2024-{day} 18:00", tz=ZONE) for day in ("03-05", "03-06", "03-07", "03-11", "03-12", "03-13")
+    ]
+    stamps = [pd.date_range(first, periods=1380, freq="min") for first in sessions]
+    frame = tools.walk_frame(stamps[0].append(stamps[1:]).tz_convert("UTC"))
+    path = tmp_path / "bars.csv"
+    path.write_text(firstrate(frame))
+    bars = load_bars(path, symbol="NQ", tz=ZONE)
+    assert (bars.frame.index == frame.index).all() and "(stated; 4 daily breaks" in facts(bars)["zone"]
+    for fixed in ("Etc/GMT+5", "Etc/GMT+4"):  # right before the clocks went forward, and after
+        with pytest.raises(UserError, match=f"tz='{re.escape(fixed)}' contradicts the stamps"):
+            load_bars(path, symbol="NQ", tz=fixed)
+
+
+def test_our_own_stamps_stay_where_they_are_whatever_they_look_like(tools, week, tmp_path):
+    frame = tools.walk_frame(pd.DatetimeIndex(week + 60 * 10**9, tz="UTC"))
+    frame.rename_axis("ts").to_parquet(tmp_path / "bars.parquet")
+    bars = load_bars(tmp_path / "bars.parquet")
+    assert (bars.frame.index == frame.index).all()
+    assert "closings, most from 21:00 to 22:01 as stamped speak for the end" in facts(bars)["stamps mark"]
+    np.testing.assert_array_equal(load_bars(tmp_path / "bars.parquet", stamp="end").frame.index.asi8, week)
+
+
+def test_blank_lines_do_not_move_the_header(plain_frame, tmp_path):
+    text = firstrate(plain_frame).replace("\n", "\n\n", 3)
+    (tmp_path / "bars.csv").write_text("\n\n" + text)
+    assert len(load_bars(tmp_path / "bars.csv", symbol="NQ", tz=ZONE)) == 40
+    (tmp_path / "bars.csv").write_text("\n\n" + text.replace("2024-03-05 10:07:00,", "2024-03-05 10:07:00,x"))
+    with pytest.raises(UserError, match="row 8, column open: 'x1"):
+        load_bars(tmp_path / "bars.csv", symbol="NQ", tz=ZONE)
 
 
 def test_the_hour_that_does_not_exist_is_refused(tools, tmp_path):

@@ -63,6 +63,8 @@ def read_piece(path, *, tz=None, stamp=None, symbol=None, scale=1.0):
     path = Path(path)
     rows = read_rows(path)
     place, name, missing = _choose_symbol(rows, path, symbol)
+    if name is not None and not (name.strip() and name.isprintable()):
+        raise UserError(f"{path}: {name!r} is no name of a symbol; is the file damaged? Name the series with symbol")
     wall = rows.stamps if place is None else rows.stamps[place]
     clock.refuse_other_bar_length(wall, path)
     mark, mark_fact = _settle_mark(rows, wall, path, stamp)
@@ -171,6 +173,9 @@ def _settle_mark(rows, wall, path, stated):
             f"{path}: stamp={stated!r} contradicts the stamps, which mark the {proven} of a bar ({evidence}); "
             f"leave stamp out, or say {proven!r}"
         )
+    if rows.is_ours and not stated:  # a series once imported must not move when it is read again
+        doubt = f"; but {evidence} speak for the end" if proven == "end" else ""
+        return "start", f"start (as everywhere in Moola{doubt})"
     mark = stated or proven or rows.mark
     if proven:
         return mark, f"{mark} (proven: {evidence})"
@@ -186,15 +191,14 @@ def _settle_zone(rows, wall, path, stated, mark, symbol):
             raise UserError(
                 f"{path}: tz={stated!r} contradicts the stamps, which carry their own zone ({rows.zone}); leave tz out"
             )
-        return rows.zone, f"{rows.zone}, carried by the stamps"
+        return rows.zone, f"carried by the stamps: {rows.zone}"
     starts = wall - clock.MINUTE if mark == "end" else wall
     proven, evidence = clock.prove_zone(starts, symbol) if mark else (None, "")
     if stated is None:
         return proven, f"{proven} (proven: {evidence})"
     if proven is None:
         return stated, f"{stated} (stated)"
-    edges = wall[[0, -1]]
-    if (clock.localise(edges, stated, path) != clock.localise(edges, proven, path)).any():
+    if (clock.localise(wall, stated, path) != clock.localise(wall, proven, path)).any():
         raise UserError(
             f"{path}: tz={stated!r} contradicts the stamps, which are in {proven} ({evidence}); "
             "leave tz out, or correct it"

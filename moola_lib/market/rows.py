@@ -38,6 +38,8 @@ class Rows:
         What the layout's stamps mark by custom; None where that differs.
     is_mark_certain : bool
         The vendor documents the mark.
+    is_ours : bool
+        The stamps' column is `ts`, the start of a bar unless stated otherwise.
     symbols : list of str
         Names found; empty where the file has none.
     codes : ndarray (n_rows,), int, or None
@@ -54,6 +56,7 @@ class Rows:
     offset: datetime.timedelta | None = None
     mark: str | None = "start"
     is_mark_certain: bool = False
+    is_ours: bool = False
     symbols: list = field(default_factory=list)
     codes: np.ndarray | None = None
     instrument_id: np.ndarray | None = None
@@ -126,7 +129,8 @@ def gather_rows(columns, stamp, path, layout, is_fixed_point):
         if is_fixed_point and name != "volume":
             values = np.where(values >= UNDEFINED_PRICE, np.nan, values) / FIXED_PRICE_SCALE
         numbers[name] = values
-    rows = Rows(layout, stamps, numbers, zone=zone, offset=offset, is_mark_certain=layout == "Databento")
+    rows = Rows(layout, stamps, numbers, zone=zone, offset=offset)
+    rows.is_mark_certain, rows.is_ours = layout == "Databento", layout == "Moola"
     if layout == "Databento":
         rows.layout = f"Databento, {'raw' if is_fixed_point else 'readable'} prices"
     if "symbol" in columns:
@@ -163,7 +167,7 @@ def _read_stamps(column, path):
                 f"{path}: the stamps are numbers (first: {stamps[0]}) but no epoch in seconds, milli-, micro- or "
                 "nanoseconds; export readable stamps"
             )
-        return stamps * factor if factor > 1 else stamps, "UTC (epoch)", datetime.timedelta(0)
+        return stamps * factor if factor > 1 else stamps, "UTC, as an epoch", datetime.timedelta(0)
     if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
         raise UserError(f"{path}: the stamps cannot be read as times (they are {kind}); write them as times in UTC")
     zone = kind.tz if pa.types.is_timestamp(kind) else None

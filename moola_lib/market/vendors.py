@@ -109,7 +109,9 @@ def _look_at_text(head, path):
         kind = "a zip archive; unpack it" if head.startswith(b"PK") else "binary data, neither parquet nor DBN"
         raise UserError(f"{path} cannot be read as CSV: it is {kind}")
     text = head[: len(head) // 2 * 2].decode(encoding, errors="replace")
-    lines = [line for line in text.splitlines() if line.strip()][:5]
+    lines = re.split(r"\r\n|\r|\n", text)
+    n_blank_lines = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
+    lines = [line for line in lines if line.strip()][:5]
     if not lines:
         raise UserError(f"{path} cannot be read as CSV: it holds blank lines only")
     delimiter = max(",;\t", key=lines[0].count)
@@ -119,12 +121,13 @@ def _look_at_text(head, path):
         raise UserError(f"{path} cannot be read as CSV: {_in_one_line(error)}") from error
     names = [name.lower() for name in cells[0]]
     if set(names) & {*NUMBERS, "price"}:
-        sheet = _Sheet(encoding, delimiter, names, 1, (cells[1:] or [[]])[0], _name_layout(names))
+        sheet = _Sheet(encoding, delimiter, names, n_blank_lines + 1, (cells[1:] or [[]])[0], _name_layout(names))
         if [row[0].lower() for row in cells[:2]] == ["price", "ticker"]:  # yfinance names columns in three lines
             tickers = {ticker for ticker in cells[1][1:] if ticker}
             if len(tickers) != 1:
                 raise UserError(f"{path} holds {len(tickers)} tickers side by side; export one at a time")
-            sheet.names, sheet.n_header_lines, sheet.layout = ["datetime", *names[1:]], 3, "Yahoo"
+            sheet.names, sheet.layout = ["datetime", *names[1:]], "Yahoo"
+            sheet.n_header_lines += 2
             sheet.first, sheet.symbol = (cells[3:] or [[]])[0], tickers.pop()
         return sheet
     if not (is_stamp(cells[0][0]) or EPOCH.fullmatch(cells[0][0])):
@@ -215,7 +218,7 @@ def _read_csv(path, compression, sheet):
     offset = (ISO_STAMP.fullmatch(cells[stamp]) or {"offset": None})["offset"]
     if offset:
         rows.offset = parse_offset(offset)
-        rows.zone = "UTC" if offset == "Z" else "an offset in each stamp"
+        rows.zone = "UTC" if offset == "Z" else "an offset in each"
     if sheet.symbol:
         rows.symbols = [sheet.symbol]
     if sheet.layout == SEMICOLONS:

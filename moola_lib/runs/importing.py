@@ -60,6 +60,11 @@ def _print_report(bars, output, stream):
         table.add_column(name)
     for fact, value in bars.report.itertuples(index=False):
         style = "yellow" if fact.startswith("dropped") else ""
-        table.add_row(Text(fact, style), Text(value, style))
+        table.add_row(Text(fact, style), Text(_shown(value), style))
     console.print(table)
-    console.print(f"{len(bars):,} bars in {output}", markup=False, soft_wrap=True)
+    console.print(_shown(f"{len(bars):,} bars in {output}"), markup=False, soft_wrap=True)
+
+
+def _shown(text):
+    """Return a text that any terminal takes; the name of a file may hold bytes that are no letters."""
+    return text.encode("utf-8", "backslashreplace").decode()

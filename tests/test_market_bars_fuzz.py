@@ -24,6 +24,7 @@ NUMBERS = st.one_of(
     st.floats(width=64).map(repr),
     st.integers(-(10**25), 10**25).map(str),
     st.sampled_from(["", "1e400", "-1e-400", "0x10", "1,5", " 7 ", "nan", "NULL", '"', "１８０００", "18000.25.1"]),
+    st.datetimes().map(str),
     st.text(max_size=8),
 )
 

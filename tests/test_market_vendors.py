@@ -368,6 +368,22 @@ def test_a_stated_zone_must_agree_on_every_bar_not_only_on_the_first_and_last(to
             load_bars(path, symbol="NQ", tz=fixed)
 
 
+@pytest.mark.parametrize("far", ["1677-09-22 00:00:00", "2262-04-11 00:00:00", "1899-12-31 23:59:00"])
+def test_stamps_of_far_centuries_are_refused(plain_frame, tmp_path, far):
+    text = firstrate(plain_frame).replace("2024-03-05 10:39:00", far)
+    (tmp_path / "bars.csv").write_text(text)
+    with pytest.raises(UserError, match=f"{far[:4]}.* cannot be that of a bar"):
+        load_bars(tmp_path / "bars.csv", symbol="NQ", tz="Asia/Tokyo")
+
+
+def test_a_price_that_overflows_by_scaling_is_dropped(plain_frame, tmp_path):
+    frame = plain_frame.copy()
+    frame.iloc[3, 1] = 1e308
+    frame.to_parquet(tmp_path / "bars.parquet")
+    bars = load_bars(tmp_path / "bars.parquet", scale=2.0, drop_budget=0.05)
+    assert facts(bars)["dropped: missing value"].startswith("1 (first: row 4") and len(bars) == 39
+
+
 def test_our_own_stamps_stay_where_they_are_whatever_they_look_like(tools, week, tmp_path):
     frame = tools.walk_frame(pd.DatetimeIndex(week + 60 * 10**9, tz="UTC"))
     frame.rename_axis("ts").to_parquet(tmp_path / "bars.parquet")
@@ -442,6 +458,13 @@ def test_a_bad_row_of_one_piece_does_not_hide_the_sound_one_of_another(plain_fra
     second.iloc[2, 0] = np.nan
     bars = load_bars(two_files(tmp_path, plain_frame.iloc[:25], second), drop_budget=0.1)
     assert len(bars) == 40 and facts(bars)["dropped: missing value"].startswith("1 (first: a.csv row 3")
+
+
+def test_a_files_name_may_hold_a_comma(plain_frame, tmp_path):
+    paths = two_files(tmp_path, plain_frame.iloc[:25], plain_frame.iloc[15:])
+    odd = paths[0].rename(tmp_path / "b, the first.csv")
+    shared = facts(load_bars([odd, paths[1]]))["rows that two files share (kept once)"]
+    assert shared.startswith("10 (first: a.csv row 1")
 
 
 def test_pieces_of_several_symbols_are_refused(plain_frame, tmp_path):

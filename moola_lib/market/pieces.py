@@ -10,6 +10,8 @@ from moola_lib.errors import UserError
 from moola_lib.market import stamps as clock
 from moola_lib.market.vendors import read_rows
 
+CENTURIES = np.array(["1900", "2200"], "M8[ns]").astype(np.int64)
+
 
 @dataclass
 class Piece:
@@ -21,15 +23,17 @@ class Piece:
         Indexed by UTC `ts`; open high low close volume float64, `symbol`
         categorical, `instrument_id` int64 where given.
     source : str
-        Names of the files.
+        Name of the file, or of all.
     facts : dict of str to str
         layout, zone, mark and left-out columns, for the report.
     n_rows_in : int
         Rows in the files; those of other symbols are not in the frame.
     file : ndarray (n_rows,), int, or None
-        Which of several files each row is from.
+        Which of several files (position in `names`) each row is from.
     place : ndarray (n_rows,), int, or None
         Position of each row in its file, where it is not the frame's.
+    names : tuple of str
+        Names of several files.
     """
 
     frame: pd.DataFrame
@@ -38,11 +42,12 @@ class Piece:
     n_rows_in: int
     file: np.ndarray | None = None
     place: np.ndarray | None = None
+    names: tuple = ()
 
     def where(self, row):
         """Say where a row of the frame stands: "row 7", or "b.csv row 7" if the files are several."""
         place = row if self.place is None else self.place[row]
-        name = "" if self.file is None else f"{self.source.split(', ')[self.file[row]]} "
+        name = "" if self.file is None else f"{self.names[self.file[row]]} "
         return f"{name}row {place + 1}"
 
 
@@ -66,6 +71,7 @@ def read_piece(path, *, tz=None, stamp=None, symbol=None, scale=1.0):
     if name is not None and not (name.strip() and name.isprintable()):
         raise UserError(f"{path}: {name!r} is no name of a symbol; is the file damaged? Name the series with symbol")
     wall = rows.stamps if place is None else rows.stamps[place]
+    _refuse_far(wall, path)
     clock.refuse_other_bar_length(wall, path)
     mark, mark_fact = _settle_mark(rows, wall, path, stamp)
     if mark is None:
@@ -84,7 +90,8 @@ def read_piece(path, *, tz=None, stamp=None, symbol=None, scale=1.0):
         instants = instants - clock.MINUTE
     columns = {key: values if place is None else values[place] for key, values in rows.numbers.items()}
     if scale != 1:
-        columns |= {key: values * scale for key, values in columns.items() if key != "volume"}
+        with np.errstate(over="ignore"):  # an infinite price is dropped and counted later
+            columns |= {key: values * scale for key, values in columns.items() if key != "volume"}
     columns["symbol"] = pd.Categorical.from_codes(np.zeros(len(wall), np.int8), [name])
     if rows.instrument_id is not None:
         columns["instrument_id"] = rows.instrument_id if place is None else rows.instrument_id[place]
@@ -137,8 +144,8 @@ def join_pieces(pieces):
     for key in dict.fromkeys(key for piece in pieces for key in piece.facts):
         found = dict.fromkeys(piece.facts[key] for piece in pieces if key in piece.facts)
         facts[key] = "; ".join(found)
-    source = ", ".join(piece.source for piece in pieces)
-    return Piece(frame, source, facts, sum(piece.n_rows_in for piece in pieces), file, place)
+    files = tuple(piece.source for piece in pieces)
+    return Piece(frame, ", ".join(files), facts, sum(piece.n_rows_in for piece in pieces), file, place, files)
 
 
 def _choose_symbol(rows, path, symbol):
@@ -204,6 +211,14 @@ def _settle_zone(rows, wall, path, stated, mark, symbol):
             "leave tz out, or correct it"
         )
     return stated, f"{stated} (stated; {evidence})"
+
+
+def _refuse_far(wall, path):
+    """Refuse stamps of centuries without such markets; near the ends of the calendar no zone can be applied."""
+    for row in (int(wall.argmin()), int(wall.argmax())):
+        if not CENTURIES[0] <= wall[row] < CENTURIES[1]:
+            stamp = np.datetime64(int(wall[row]), "ns")
+            raise UserError(f"{path}: the stamp {stamp} cannot be that of a bar (1900 to 2200); mend the file")
 
 
 def _refuse_backward(instants, wall, path, place):

@@ -30,7 +30,7 @@ def find_tick(prices):
     A price counts as a multiple if it is one to the precision of float32, in
     which Yahoo's prices are given.
     """
-    finest = 16 * FLOAT32_HALF_STEP * np.max(prices)
+    finest = 16 * FLOAT32_HALF_STEP * np.median(prices)
     for tick in TICKS:
         if tick < finest:
             return None

@@ -1,4 +1,4 @@
-"""The front door: `moola run`, `moola doctor`, `moola index`. Argument parsing only.
+"""The front door: `moola import`, `moola run`, `moola doctor`, `moola index`. Argument parsing only.
 
 Every import of weight waits until its command runs: `moola --help` is instant.
 """
@@ -32,13 +32,15 @@ def main(argv=None, models=None):
     try:
         if arguments.command == "run":
             return _run(arguments, models)
+        if arguments.command == "import":
+            return _import(arguments)
         if arguments.command == "doctor":
             from moola_lib.runs.doctor import doctor
 
             return doctor(arguments.device)
         return _index()
     except UserError as error:
-        print(f"moola: {error}", file=sys.stderr)
+        print(f"moola: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("moola: interrupted", file=sys.stderr)
@@ -61,6 +63,18 @@ def _parser():
     run.add_argument("--run-id", help="name of the run (default UTC time and profile)")
     run.add_argument("--resume", action="store_true", help="continue the run --run-id names")
     run.add_argument("--strict", action="store_true", help="exit 3 if a gate fails")
+
+    bars = commands.add_parser("import", help="read bars of any vendor into one parquet file")
+    bars.add_argument("files", nargs="+", metavar="FILE", help="parquet, CSV or DBN; several are pieces of one series")
+    bars.add_argument("-o", dest="output", required=True, metavar="FILE", help="for example data/raw/NQ.parquet")
+    bars.add_argument("--tz", metavar="ZONE", help="zone of stamps that carry none, for example America/Chicago")
+    bars.add_argument("--stamp", choices=("start", "end"), help="what the stamps mark, where the files do not tell")
+    bars.add_argument("--symbol", metavar="NAME", help="which symbol, or the name of a series that has none")
+    bars.add_argument("--scale", type=float, default=1.0, metavar="FACTOR", help="for prices that are not index-sized")
+    bars.add_argument(
+        "--drop-budget", type=float, default=0.005, metavar="FRACTION", help="rows that may be dropped (default 0.005)"
+    )
+    bars.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
     doctor = commands.add_parser("doctor", help="is this machine ready?")
     doctor.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -123,6 +137,28 @@ def _run(arguments, models):
     elif arguments.strict and any(g["verdict"] == "FAIL" for g in result.record["gates"]):
         return 3
     return result.exit_code
+
+
+def _one_line(error):
+    """Return an error's text on one line; what a damaged file holds must not steer the terminal."""
+    text = " ".join(str(error).split())
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def _import(arguments):
+    from moola_lib.runs.importing import import_bars
+
+    import_bars(
+        arguments.files,
+        arguments.output,
+        is_overwriting=arguments.overwrite,
+        tz=arguments.tz,
+        stamp=arguments.stamp,
+        symbol=arguments.symbol,
+        scale=arguments.scale,
+        drop_budget=arguments.drop_budget,
+    )
+    return 0
 
 
 def _index():

@@ -135,7 +135,7 @@ def test_a_group_without_benchmarks_is_fine(tmp_path):
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_group_loads_and_its_goals_can_be_read(group):
     benchmarks = load_group(group)
-    assert bool(benchmarks) or group in ("market", "skill", "balance")
+    assert bool(benchmarks) or group in ("skill", "balance")
     for benchmark in benchmarks:
         assert benchmark.is_met(1.0) in (True, False)
     assert len({benchmark.name for benchmark in benchmarks}) == len(benchmarks)

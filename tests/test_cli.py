@@ -112,3 +112,62 @@ def test_gates_and_progress_in_a_pipe(capsys):
         "4/5 04_x started",
         "✗ 4/5 04_x failed in 1:01",
     ]
+
+
+def bars_file(folder, text="2024-03-05 10:{:02d}:00Z,18000,18001,17999,18000.25,5", n_rows=30):
+    path = folder / "bars.csv"
+    rows = [text.format(minute) for minute in range(n_rows)]
+    path.write_text("\n".join(["timestamp,open,high,low,close,volume", *rows]) + "\n")
+    return path
+
+
+def test_import_writes_bars_and_says_what_it_read(tmp_path, capsys):
+    path, output = bars_file(tmp_path), tmp_path / "raw" / "NQ.parquet"
+    assert main(["import", str(path), "--symbol", "NQ", "-o", str(output)]) == 0
+    captured = capsys.readouterr()
+    for words in ("rows in", "rows out", "carried by the stamps: UTC", "tick size", f"30 bars in {output}"):
+        assert words in captured.out
+    assert captured.err == "" and output.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "name the series with symbol"),
+        (["--symbol", "NQ", "--tz", "America/Chicago"], "contradicts the stamps"),
+        (["--symbol", "NQ", "--scale", "-1"], "give a number above 0"),
+        (["--symbol", "NQ", "--scale", "1e-4"], "a stated factor with scale"),
+        (["--symbol", "NQ", "--drop-budget", "nan"], "fraction from 0 to 1"),
+        (["--symbol", "NQ", "-o", "bars.csv"], "a name that ends in .parquet"),
+    ],
+)
+def test_a_refused_import_is_one_sentence_and_writes_nothing(tmp_path, capsys, words, sentence):
+    path, output = bars_file(tmp_path), tmp_path / "raw" / "NQ.parquet"
+    assert main(["import", str(path), "-o", str(output), *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("moola: ") and sentence in captured.err
+    assert captured.err.count("\n") == 1 and captured.out == ""
+    assert not output.parent.exists()
+
+
+def test_past_the_drop_budget_nothing_is_written(tmp_path, capsys):
+    path, output = bars_file(tmp_path), tmp_path / "NQ.parquet"
+    path.write_text(path.read_text().replace("10:07:00Z,18000,", "10:07:00Z,,"))
+    words = ["import", str(path), "--symbol", "NQ", "-o", str(output)]
+    assert main(words) == 2
+    assert "1 of 30 rows (3.3%) are not valid bars, more than the budget of 0.5%" in capsys.readouterr().err
+    assert not output.exists()
+    assert main([*words, "--drop-budget", "0.05"]) == 0
+    assert "1 (first: row 8" in capsys.readouterr().out
+
+
+def test_an_existing_output_is_replaced_only_when_asked(tmp_path, capsys):
+    path, output = bars_file(tmp_path), tmp_path / "NQ.parquet"
+    output.write_text("precious")
+    words = ["import", str(path), "--symbol", "NQ", "-o", str(output)]
+    assert main(words) == 2
+    assert "replace it with --overwrite" in capsys.readouterr().err and output.read_text() == "precious"
+    path.write_text(path.read_text()[:-20])
+    assert main([*words, "--overwrite"]) == 2 and output.read_text() == "precious"
+    bars_file(tmp_path)
+    assert main([*words, "--overwrite"]) == 0 and output.read_bytes().startswith(b"PAR1")

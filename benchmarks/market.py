@@ -1,0 +1,74 @@
+"""Importing five years of bars, against pyarrow reading the same file and nothing more."""
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from benchmarks.inputs import five_years
+from benchmarks.runner import Benchmark
+
+
+def import_csv_against_reader():
+    """Load a CSV file and write it as parquet, all checks and the report included; parse it with pyarrow's reader.
+
+    Both use pyarrow's threads; process time counts those of all.
+    """
+    import pyarrow.csv
+
+    from moola_lib.market import load_bars, save_bars
+
+    path = _folder() / "bars.csv"
+    pyarrow.csv.write_csv(_table(), path)
+
+    def ours():
+        bars = load_bars(path)
+        save_bars(bars, path.with_suffix(".imported"))
+        return len(bars)
+
+    def reference():
+        return len(pyarrow.csv.read_csv(path))
+
+    return ours, reference
+
+
+def load_parquet_against_reader():
+    """Load a file that `save_bars` wrote; read the same columns into an Arrow table, unchecked."""
+    import pyarrow.parquet
+
+    from moola_lib.market import load_bars, save_bars
+
+    path = _folder() / "bars.parquet"
+    save_bars(five_years(), path)
+
+    def ours():
+        return len(load_bars(path))
+
+    def reference():
+        return len(pyarrow.parquet.read_table(path))
+
+    return ours, reference
+
+
+@cache
+def _folder_until_exit():
+    return tempfile.TemporaryDirectory(prefix="moola-benchmarks-")
+
+
+def _folder():
+    return Path(_folder_until_exit().name)
+
+
+def _table():
+    """Return the bars as an Arrow table with the stamps as first column."""
+    import pyarrow
+
+    table = pyarrow.Table.from_pandas(five_years().frame)
+    return table.select([table.num_columns - 1, *range(table.num_columns - 1)])
+
+
+BENCHMARKS = [
+    Benchmark(
+        "import 1.8 M bars from CSV to parquet: time over pyarrow's CSV reader alone", "≤ 2", import_csv_against_reader
+    ),
+    Benchmark("load 1.8 M bars from parquet: time over pyarrow's read_table", "≤ 2", load_parquet_against_reader),
+]

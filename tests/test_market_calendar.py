@@ -188,8 +188,11 @@ def test_no_bars_have_no_coverage():
 
 def test_finding_segments_never_loads_the_calendar():
     code = (
-        "import sys\nfrom moola_lib.market import segment_starts, simulate_bars\n"
-        "segment_starts(simulate_bars(n_sessions=1, seed=1).bars.frame)\n"
+        "import sys\nimport numpy as np, pandas as pd\n"
+        "from moola_lib.market import segment_starts\n"
+        "stamps = pd.date_range('2024-03-05', periods=9000, freq='min', tz='UTC')\n"
+        "prices = {name: np.full(9000, 18000.0) for name in ('open', 'high', 'low', 'close')}\n"
+        "segment_starts(pd.DataFrame(prices, index=stamps).drop(stamps[500:600]))\n"
         "print('pandas_market_calendars' in sys.modules, 'exchange_calendars' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Importing five years of bars, against pyarrow reading the same file and nothing more."""
+"""Importing five years of bars against pyarrow alone, and the oracle against numpy."""
 
 import tempfile
 from functools import cache
@@ -49,6 +49,26 @@ def load_parquet_against_reader():
     return ours, reference
 
 
+def oracle_against_numpy():
+    """Posteriors of windows of the bare law, compiled; the same forward-backward passes in numpy."""
+    from benchmarks.oracle_numpy import span_posterior
+    from moola_lib.evaluation import oracle
+    from moola_lib.market import REFERENCE, simulate_windows
+
+    windows = simulate_windows(200, seed=17)
+    likelihoods = oracle.bare_log_likelihoods(windows.log_return, windows.log_range, REFERENCE)
+
+    def ours():
+        return len(oracle.posterior(likelihoods))
+
+    def reference():
+        for row in range(20):
+            span_posterior(likelihoods.outside[row], likelihoods.inside[row], REFERENCE)
+        return 20
+
+    return ours, reference
+
+
 @cache
 def _folder_until_exit():
     return tempfile.TemporaryDirectory(prefix="moola-benchmarks-")
@@ -71,4 +91,5 @@ BENCHMARKS = [
         "import 1.8 M bars from CSV to parquet: time over pyarrow's CSV reader alone", "≤ 2", import_csv_against_reader
     ),
     Benchmark("load 1.8 M bars from parquet: time over pyarrow's read_table", "≤ 2", load_parquet_against_reader),
+    Benchmark("oracle's posterior of a window: times faster than numpy", "≥ 5", oracle_against_numpy),
 ]

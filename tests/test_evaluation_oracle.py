@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
+from benchmarks.oracle_numpy import span_posterior
 from moola_lib.errors import UserError
 from moola_lib.evaluation import decisions, oracle
 from moola_lib.market import NQ_LIKE, REFERENCE, simulate_bars, simulate_windows
@@ -95,6 +96,14 @@ def test_densities_integrate_to_one():
     at_zero = oracle.bar_log_likelihoods(*[np.zeros((1, 1))] * 3, np.ones((1, 1)), law).outside
     wick = np.exp(alone - at_zero)[0, :, 10] * np.sqrt(2 / np.pi) / law.wick_ratio
     assert wick.sum() * (up[0, 1] - up[0, 0]) == pytest.approx(1, abs=1e-3)
+
+
+def test_whole_windows_agree_with_plain_numpy():
+    law = replace(REFERENCE, drift=0.3)
+    windows = simulate_windows(3, seed=6, law=law)
+    likelihoods = oracle.bare_log_likelihoods(windows.log_return, windows.log_range, law)
+    slow = [span_posterior(likelihoods.outside[row], likelihoods.inside[row], law) for row in range(3)]
+    np.testing.assert_allclose(oracle.posterior(likelihoods).span, slow, atol=1e-12)
 
 
 def test_marginals_agree_with_the_spans():

@@ -121,7 +121,9 @@ def overview_figure(candles, marks=None, ticks=None, *, title="The whole series"
         margin={"t": 72, "b": 64},
         modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY, "remove": ["select2d", "lasso2d", "sendChartToCloud"]},
     )
-    figure.update_xaxes(rangeslider_visible=False, range=_edges(x), zeroline=False, hoverformat=",d")
+    figure.update_xaxes(
+        rangeslider_visible=False, range=_edges(x), zeroline=False, hoverformat=",d", title_font_size=11
+    )
     figure.update_yaxes(tickformat=",.0f", range=_price_range(candles))
     if ticks is not None:
         figure.update_xaxes(tickvals=ticks["at"].to_numpy(np.float64), ticktext=list(ticks["text"]), tickangle=0)

@@ -103,7 +103,7 @@ def drift_figure(drift, *, title=None):
     figure = go.Figure(
         go.Heatmap(
             z=np.float32(grid),
-            x=[str(group) for group in grid.columns],
+            x=list(grid.columns),
             y=names,
             zmin=0,
             zmax=most,
@@ -114,7 +114,7 @@ def drift_figure(drift, *, title=None):
             hovertemplate=f"%{{y}}<br>{by} %{{x}}<br>PSI above noise %{{z:.3f}}<extra></extra>",
         )
     )
-    figure.update_xaxes(type="category", tickangle=0 if by == "hour" else None, showgrid=False)
+    figure.update_xaxes(showgrid=False, **({"type": "category"} if by == "month" else {"dtick": 3}))
     figure.update_yaxes(autorange="reversed", showgrid=False)
     words = {"month": "Does a feature change from month to month?", "hour": "How a feature changes through the session"}
     x = {"month": "month of the trade date", "hour": "hours since 18:00 New York"}
@@ -122,7 +122,7 @@ def drift_figure(drift, *, title=None):
 
 
 def correlation_figure(correlations, *, title="Which features say the same?"):
-    """Draw rank correlations between features; numbers stand where they are 0.3 or more.
+    """Draw rank correlations between features; numbers stand where they are 0.5 or more.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def correlation_figure(correlations, *, title="Which features say the same?"):
     names = list(correlations.columns)
     values = correlations.to_numpy(np.float32, copy=True)
     np.fill_diagonal(values, np.nan)
-    text = [[f"{value:.1f}" if abs(value) >= 0.3 else "" for value in row] for row in values]
+    text = [[f"{value:.1f}".replace("0.", ".") if abs(value) >= 0.5 else "" for value in row] for row in values]
     figure = go.Figure(
         go.Heatmap(
             z=values,
@@ -179,7 +179,9 @@ def relations_figure(relations, *, title="Which features know of expansions?"):
         "symmetric": False,
         "array": relations["high"] - relations["correlation"],
         "arrayminus": relations["correlation"] - relations["low"],
+        "color": GREY,
     }
+    words = [f"AUC {auc:.2f}, {verdict}" for auc, verdict in relations[["auc", "verdict"]].itertuples(index=False)]
     colours = [BLUE if verdict == "related" else GREY for verdict in relations["verdict"]]
     figure.add_trace(
         go.Scatter(
@@ -189,9 +191,7 @@ def relations_figure(relations, *, title="Which features know of expansions?"):
             name="true labels (95%)",
             marker={"color": colours, "size": 9},
             error_x=error,
-            text=[
-                f"AUC {auc:.2f}, {verdict}" for auc, verdict in relations[["auc", "verdict"]].itertuples(index=False)
-            ],
+            text=words,
             hovertemplate="%{y}: %{x:.3f}<br>%{text}<extra></extra>",
         )
     )
@@ -202,7 +202,7 @@ def relations_figure(relations, *, title="Which features know of expansions?"):
 
 def _steps(edges, colours):
     """Return a colour scale of flat steps between edges in [0, 1]."""
-    pairs = zip(edges, edges[1:], colours, strict=True)
+    pairs = zip(edges[:-1], edges[1:], colours, strict=True)
     return [[edge, colour] for low, high, colour in pairs for edge in (low, high)]
 
 

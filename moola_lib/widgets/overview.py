@@ -126,8 +126,8 @@ def _prepare(frame, segments, rolls, gaps):
         sessions=sessions,
         dates=dates[sessions],
         hours=np.stack(hours, axis=1),
-        rolls=index.searchsorted(pd.DatetimeIndex(rolls)),
-        gaps=index.searchsorted(pd.DatetimeIndex(gaps["start"])),
+        rolls=index.searchsorted(pd.to_datetime(list(rolls), utc=True)),
+        gaps=index.searchsorted(pd.to_datetime(list(gaps["start"]), utc=True)),
         gap_minutes=gaps["gap_minutes"].to_numpy(np.float64),
     )
 
@@ -143,7 +143,7 @@ def _draw(series, low, high, title, max_candles):
     stretch = f"{_spaced(begin)} to {_spaced(end)}, New York<br>{n_bars:,} bar{'s' if n_bars > 1 else ''}, "
     stretch += f"{size:,} in a candle" if size > 1 else "each a candle"
     if n_unmarked:
-        stretch += f"; {n_unmarked:,} shorter gaps"
+        stretch += f"; {n_unmarked:,} shorter gap{'s' if n_unmarked > 1 else ''}"
     return overview_figure(candles, marks, _choose_ticks(series, first, last), title=title, stretch=stretch)
 
 

@@ -4,12 +4,11 @@ import numpy as np
 import pandas as pd
 
 from moola_lib.errors import UserError
-from moola_lib.features.quality import check_stamps
+from moola_lib.features.quality import MOST_ROWS, check_stamps
 from moola_lib.market.segments import trade_dates
 
 AUC_BINS = 64
 WEAK_AUC = 0.05  # beyond one half; a real but smaller relation is of little use by itself
-MOST_ROWS = 200_000  # from which the bins of the AUC are taken
 
 
 def relate_to_expansions(table, is_inside, index, *, is_known=None, n_bootstrap=1000, n_shifts=200, seed=17):

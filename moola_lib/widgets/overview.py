@@ -1,4 +1,4 @@
-"""A whole series as at most a thousand candles, binned anew for whatever stretch is looked at."""
+"""A whole series as at most 800 candles, binned anew for whatever stretch is looked at."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ INTRADAY_TICKS = (1, 5, 15, 30, 60, 180, 360, 720)  # minutes
 CALENDAR_TICKS = ("D", "W", "M", "Q", "Y")
 
 
-def bar_overview(frame, segments, rolls=None, gaps=None, *, title, is_headless=False, max_candles=1000):
+def bar_overview(frame, segments, rolls=None, gaps=None, *, title, is_headless=False, max_candles=800):
     """Show a whole series as candles that are binned anew as one zooms or pans.
 
     Each look at a stretch merges its bars to first open, highest high, lowest
@@ -194,7 +194,7 @@ def _bin(series, first, last, max_candles):
 
 
 def _mark_stretch(series, first, last, size):
-    """Return the marks in sight, and how many gaps are not marked because they are shorter than a candle."""
+    """Return the marks in sight, and how many gaps are not: those shorter than a candle, or than 40 others."""
     inside = lambda places: (places > first) & (places <= last)  # noqa: E731
     marks = []
     if inside(series.sessions).sum() < MAX_SESSIONS_SHADED:

@@ -40,9 +40,18 @@ def open_lab(folder, name):
         tab.on("pageerror", lambda error: errors.append(str(error)))
         tab.goto(f"http://127.0.0.1:{port}/lab/tree/{name}?token={TOKEN}")
         tab.wait_for_selector(".jp-Notebook .jp-Cell", timeout=1000 * START_SECONDS)
-        tab.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=1000 * START_SECONDS)
         yield tab, requests, errors
         browser.close()
+
+
+def run_first_cell(tab):
+    """Run the first cell; keys pressed before the kernel is connected are lost, so press until its prompt changes."""
+    prompt = tab.locator(".jp-Notebook .jp-InputPrompt").first
+    deadline = time.monotonic() + START_SECONDS
+    while prompt.inner_text().strip() in ("", "[ ]:") and time.monotonic() < deadline:
+        tab.locator(".jp-Notebook .cm-content").first.click()
+        tab.keyboard.press("Control+Enter")
+        tab.wait_for_timeout(1000)
 
 
 @contextlib.contextmanager

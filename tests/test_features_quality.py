@@ -106,6 +106,14 @@ def test_a_month_of_a_day_is_not_judged():
     assert np.isnan(summarize_drift(drift.reset_index())["worst"]).all()
 
 
+def test_prices_drift_however_few_the_days():
+    index = sessions(120)
+    level = np.cumsum(np.random.default_rng(12).normal(size=len(index)))
+    drift = measure_drift(make_table(level), index)
+    assert (drift["noise"] > 0.05).all()  # a day's bars stand at one level
+    assert (drift["verdict"] == "drifted").mean() > 0.5
+
+
 def test_hours_count_from_the_opening_in_summer_and_winter():
     index = sessions(40, first="2024-02-20", step_minutes=3)  # the clocks change on 10 March
     local_hour = np.asarray(index.tz_convert("America/New_York").hour)

@@ -13,7 +13,8 @@ from moola_lib.market.segments import ZONE, trade_dates
 MODERATE_DRIFT, LARGE_DRIFT = 0.1, 0.25
 REDUNDANT_CORRELATION = 0.95
 EXPLAINED_SHARE = 0.9  # a variance inflation factor of 10
-MOST_NOISE = MODERATE_DRIFT / 2  # a month that scatters more cannot be judged
+MOST_NOISE = MODERATE_DRIFT / 2  # a month that scatters more cannot be judged,
+CLEAR_RATIO = 5  # unless its index is so many times its noise, as that of raw prices is
 MOST_ROWS = 200_000  # of evenly spaced rows: enough for quantiles and ranks to two digits
 OPEN_HOUR = 18  # New York
 
@@ -45,9 +46,9 @@ def measure_drift(table, index, *, by="month", n_bins=10):
         One row per feature and group: `feature`, `month` (str) or `hour`
         (int), `n_rows`, `psi`, `noise`, `excess` (psi - noise, at least 0),
         `threshold` (0.1) and `verdict`. By month: stable, shifted (from 0.1),
-        drifted (from 0.25), or too few rows where the noise is above 0.05. By
-        hour: stable, or by design from 0.1, because a day is U-shaped: quiet
-        nights and lively openings belong to it.
+        drifted (from 0.25), or too few rows where the noise is above 0.05 and a
+        fifth of the index. By hour: stable, or by design from 0.1, because quiet
+        nights and lively openings belong to a day.
 
     Raises
     ------
@@ -85,7 +86,8 @@ def measure_drift(table, index, *, by="month", n_bins=10):
     found["threshold"] = MODERATE_DRIFT
     is_moderate = found["excess"] >= MODERATE_DRIFT
     if by == "month":
-        judged = [found["noise"] > MOST_NOISE, found["excess"] >= LARGE_DRIFT, is_moderate]
+        is_unclear = (found["noise"] > MOST_NOISE) & (found["psi"] < CLEAR_RATIO * found["noise"])
+        judged = [is_unclear, found["excess"] >= LARGE_DRIFT, is_moderate]
         found["verdict"] = np.select(judged, ["too few rows", "drifted", "shifted"], "stable")
     else:
         found["verdict"] = np.where(is_moderate, "by design", "stable")

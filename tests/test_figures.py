@@ -34,6 +34,31 @@ SCORE = pd.DataFrame(
     }
 )
 CURVE = pd.DataFrame({"within_bars": range(11), "start": np.linspace(0, 1, 11), "both": np.linspace(0, 0.8, 11)})
+MARKS = pd.DataFrame(
+    [["regular hours", 9.5, 99.5, ""], ["gap", 119, 121, "10 min"], ["roll", 199.5, 199.5, "roll"]],
+    columns=["kind", "x0", "x1", "text"],
+)
+TICKS = pd.DataFrame({"at": [0, 200], "text": ["5 Mar", "6 Mar"]})
+DRIFT = pd.DataFrame(
+    {
+        "feature": ["a"] * 3 + ["b"] * 3,
+        "month": ["2024-01", "2024-02", "2024-03"] * 2,
+        "excess": [0.0, 0.05, 0.15, 0.3, 2.0, 0.09],
+        "verdict": ["stable", "stable", "shifted", "drifted", "too few rows", "stable"],
+    }
+)
+RELATIONS = pd.DataFrame(
+    {
+        "feature": ["a", "b"],
+        "correlation": [0.2, -0.01],
+        "low": [0.1, -0.02],
+        "high": [0.25, 0.01],
+        "auc": [0.6, 0.49],
+        "control_low": [-0.02, -0.03],
+        "control_high": [0.03, 0.02],
+        "verdict": ["related", "as chance"],
+    }
+)
 RNG = np.random.default_rng(1)
 FIGURES = {
     "facts_figure": lambda frame: market.facts_figure(
@@ -47,7 +72,7 @@ FIGURES = {
         frame.iloc[:105], truth=(40, 50), guess=(42, 55), probability=np.linspace(0, 1, 105),
         countdown={"true": np.zeros(105), "model": np.ones(105)},
     ),
-    "overview_figure": lambda frame: candles.overview_figure(frame, breaks=frame.index[[100]]),
+    "overview_figure": lambda frame: candles.overview_figure(frame.assign(text="bar"), MARKS, TICKS, stretch="all"),
     "targets_figure": lambda frame: candles.targets_figure(expansion_targets(50, 65), title="t"),
     "distributions_figure": lambda frame: features.distributions_figure(
         {name: (np.linspace(0, 1, 11), np.full(10, 0.1)) for name in "abcd"}
@@ -56,6 +81,9 @@ FIGURES = {
     "flips_figure": lambda frame: features.flips_figure(
         pd.DataFrame({"rule": ["legacy", "primary"], "flip_share": [0.98, 0.05]})
     ),
+    "drift_figure": lambda frame: features.drift_figure(DRIFT),
+    "correlation_figure": lambda frame: features.correlation_figure(pd.DataFrame(RNG.random((3, 3)), columns=[*"abc"])),
+    "relations_figure": lambda frame: features.relations_figure(RELATIONS),
     "positions_figure": lambda frame: features.positions_figure(np.arange(30, 75), np.arange(6, 51)),
     "curves_figure": lambda frame: training.curves_figure(
         {"train": [3.0, 2.0], "validation": [3.1, 2.2]}, title="t", y="loss", reference=("mean", 2.5)
@@ -131,6 +159,50 @@ def test_skill_is_cut_for_display_but_never_raised():
     np.testing.assert_allclose(values(figure.data[0].x), [0.2, -1.5])
     assert (values(figure.data[0].error_x.array) >= 0).all()
     assert (values(figure.data[0].error_x.arrayminus) >= 0).all()
+
+
+def test_an_overview_marks_hours_and_gaps_as_bands_and_rolls_as_lines(tiny):
+    figure = candles.overview_figure(tiny.frame, MARKS, TICKS, title="t")
+    assert [(shape.type, shape.x0, shape.x1) for shape in figure.layout.shapes] == [
+        ("rect", 9.5, 99.5),
+        ("rect", 119, 121),
+        ("line", 199.5, 199.5),
+    ]
+    assert [(note.text, note.x) for note in figure.layout.annotations] == [("10 min", 121), ("roll", 199.5)]
+    assert list(figure.layout.xaxis.ticktext) == ["5 Mar", "6 Mar"]
+    low, high = figure.layout.yaxis.range
+    assert low < tiny.frame["low"].min() < tiny.frame["high"].max() < high
+    assert len(figure.data) == len(candles.overview_figure(tiny.frame).data)  # a stretch without marks has them too
+
+
+def test_drift_changes_colour_at_its_thresholds():
+    heat = features.drift_figure(DRIFT).data[0]
+    grid = values(heat.z)
+    np.testing.assert_allclose(grid, [[0.0, 0.05, 0.15], [0.3, np.nan, 0.09]], rtol=1e-6)
+    edges = [edge * heat.zmax for edge, _ in heat.colorscale]
+    np.testing.assert_allclose(edges, [0, 0.1, 0.1, 0.25, 0.25, 0.5])
+    assert len({colour for _, colour in heat.colorscale}) == 3
+
+
+def test_hours_of_drift_stay_in_order():
+    hourly = DRIFT.drop(columns="month").assign(hour=[0, 2, 10] * 2)
+    assert list(features.drift_figure(hourly).data[0].x) == [0, 2, 10]
+
+
+def test_correlations_are_shown_beside_each_other_but_not_with_themselves():
+    matrix = pd.DataFrame([[1, -0.8, 0.2], [-0.8, 1, 0.55], [0.2, 0.55, 1]], columns=[*"abc"], index=[*"abc"])
+    heat = features.correlation_figure(matrix).data[0]
+    assert np.isnan(np.diag(values(heat.z))).all() and matrix.notna().all(axis=None)
+    assert [list(row) for row in heat.text] == [["", "-.8", ""], ["-.8", "", ".6"], ["", ".6", ""]]
+
+
+def test_relations_stand_beside_their_control():
+    control, dots = features.relations_figure(RELATIONS).data
+    np.testing.assert_allclose(values(control.base), RELATIONS["control_low"])
+    np.testing.assert_allclose(values(control.base) + values(control.x), RELATIONS["control_high"])
+    np.testing.assert_allclose(values(dots.x) - values(dots.error_x.arrayminus), RELATIONS["low"])
+    np.testing.assert_allclose(values(dots.x) + values(dots.error_x.array), RELATIONS["high"])
+    assert dots.marker.color[0] != dots.marker.color[1]
 
 
 def test_figures_leave_their_input_alone(tiny):

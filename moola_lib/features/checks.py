@@ -6,6 +6,9 @@ import pandas as pd
 from moola_lib.features.table import build_features
 from moola_lib.market.bars import PRICES
 
+LEAST_DENSITY = 0.5  # share of values that are not 0; a column of which only the last step is written has 0.01
+MOST_FLIPS = 0.25  # share of bars; a swing that lasts under four bars is one bar's own range
+
 
 def check_causality(frame, *, n_checks=20, seed=17, **options):
     """Change every bar after t, at random t, and see whether any row up to t changes.
@@ -66,10 +69,12 @@ def describe_features(table):
     -------
     DataFrame
         `feature`, `clip` as text, `least`, `mean`, `sd`, `greatest`,
-        `at_clip` (share of values on a bound), `non_zero` (share), `not_finite` (count).
+        `at_clip` (share of values on a bound), `non_zero` (share), `not_finite`
+        (count), `threshold` (of `non_zero`) and `verdict` (dense or sparse).
     """
     values = table.values[table.is_valid].astype(np.float64)
     low, high = table.ranges.T
+    non_zero = (values != 0).mean(axis=0)
     return pd.DataFrame(
         {
             "feature": table.names,
@@ -79,8 +84,10 @@ def describe_features(table):
             "sd": values.std(axis=0),
             "greatest": values.max(axis=0),
             "at_clip": ((values <= low) | (values >= high)).mean(axis=0),
-            "non_zero": (values != 0).mean(axis=0),
+            "non_zero": non_zero,
             "not_finite": (~np.isfinite(table.values)).sum(axis=0),
+            "threshold": LEAST_DENSITY,
+            "verdict": np.where(non_zero > LEAST_DENSITY, "dense", "sparse"),
         }
     )
 
@@ -95,12 +102,29 @@ def feature_histograms(table, *, n_bins=40):
     return found
 
 
-def compare_zigzags(frame, *, ks=(1.2, 3.0, 5.0)):
-    """Return how often each swing rule turns: `rule`, `flip_share`, and how often #6 and #7 sit on their clip."""
+def compare_zigzags(frame, *, ks=(1.2, 2.0, 3.0, 4.0, 5.0)):
+    """Tell how often each swing rule turns.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Bars indexed by UTC `ts`.
+    ks : sequence of float
+        Retracements in ATRs for the primary rule; the legacy rule has its own.
+
+    Returns
+    -------
+    DataFrame
+        `rule`, `flip_share` (of all bars), `distance_at_clip` (share of valid
+        rows with #6 or #7 on its clip), `threshold` (of `flip_share`) and
+        `verdict`: swings, or noise where it turns more often.
+    """
     rules = [("legacy", "legacy", 3.0), *((f"primary, k = {k:g}", "primary", k) for k in ks)]
     rows = []
     for name, zigzag, k in rules:
         table = build_features(frame, zigzag=zigzag, k=k)
         distances = np.abs(table.values[table.is_valid][:, 6:8])
-        rows.append((name, float(table.is_flip.mean()), float((distances >= 3).any(axis=1).mean())))
-    return pd.DataFrame(rows, columns=["rule", "flip_share", "distance_at_clip"])
+        share = float(table.is_flip.mean())
+        verdict = "swings" if share <= MOST_FLIPS else "noise"
+        rows.append((name, share, float((distances >= 3).any(axis=1).mean()), MOST_FLIPS, verdict))
+    return pd.DataFrame(rows, columns=["rule", "flip_share", "distance_at_clip", "threshold", "verdict"])

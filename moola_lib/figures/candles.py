@@ -4,7 +4,15 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from moola_lib.figures.theme import BLUE, DOWN, GREEN, GREY, GUESS, ORANGE, TRUTH, UP, YELLOW, style
+from moola_lib.figures.theme import BLUE, DOWN, GREEN, GREY, GUESS, ORANGE, PURPLE, TRUTH, UP, YELLOW, style
+
+# What an overview marks: bands have a fill, rolls are lines.
+MARKS = {
+    "regular hours": {"fillcolor": "rgba(86, 180, 233, 0.16)", "line": {"width": 0}},
+    "gap": {"fillcolor": "rgba(110, 110, 110, 0.5)", "line": {"width": 0}},
+    "roll": {"line": {"color": PURPLE, "dash": "dash", "width": 1.5}},
+}
+PRICE_HOVER = "%{text}<br>open %{open:,.2f}  high %{high:,.2f}<br>low %{low:,.2f}  close %{close:,.2f}<extra></extra>"
 
 
 def window_figure(frame, *, truth=None, guess=None, probability=None, countdown=None, title="One window"):
@@ -64,23 +72,62 @@ def window_figure(frame, *, truth=None, guess=None, probability=None, countdown=
     return style(figure, title, height=300 + 120 * (n_rows - 1) + 60)
 
 
-def overview_figure(binned, breaks=None, *, title="The whole series"):
-    """Draw a re-binned series as candles; rolls as dashed lines.
+def overview_figure(candles, marks=None, ticks=None, *, title="The whole series", stretch="bar"):
+    """Draw a re-binned stretch of bars as candles, with its regular hours, gaps and rolls.
+
+    The axis counts bars: closed hours take no room, and every candle is as
+    wide as the number of bars it holds.
 
     Parameters
     ----------
-    binned : DataFrame
-        `open high low close` indexed by UTC `ts`, about a thousand rows.
-    breaks : DatetimeIndex, optional
-        Rolls to mark.
+    candles : DataFrame
+        `open high low close` in points, about a thousand rows; `at`, the
+        candle's middle as a bar number (default 0, 1, ...), and `text`, the
+        first lines of its hover label, are optional.
+    marks : DataFrame, optional
+        One row per mark: `kind` (a key of MARKS), `x0` and `x1` in bar numbers
+        and `text`, its label or "".
+    ticks : DataFrame, optional
+        `at` (bar number) and `text` of the axis labels.
     title : str
+    stretch : str
+        Axis title that says what is in sight, two lines at most.
+
+    Returns
+    -------
+    plotly Figure
+        Its traces are the candles and one legend entry per kind of mark, shown
+        where that kind occurs: the same number for every stretch of a series.
     """
-    figure = go.Figure(_candles(binned.index, binned, "bars, re-binned"))
-    for stamp in [] if breaks is None else breaks:
-        figure.add_vline(x=stamp, line={"color": GREY, "dash": "dash", "width": 1})
-    figure.update_xaxes(rangeslider_visible=False)
-    figure.update_layout(showlegend=False)
-    return style(figure, title, x="UTC", y="points")
+    x = candles["at"] if "at" in candles else np.arange(len(candles))
+    trace = _candles(np.asarray(x, np.float64), candles, "bars")
+    trace.update(text=candles.get("text"), hovertemplate=PRICE_HOVER if "text" in candles else None)
+    figure = go.Figure(trace)
+    found = set() if marks is None else set(marks["kind"])
+    for kind, look in MARKS.items():
+        symbol = {"symbol": "square" if "fillcolor" in look else "line-ns", "size": 12}
+        colour = look.get("fillcolor") or look["line"]["color"]
+        symbol.update(color=colour, line={"color": colour, "width": 0 if "fillcolor" in look else 2})
+        entry = go.Scatter(x=[None], y=[None], mode="markers", name=kind, marker=symbol, visible=kind in found)
+        figure.add_trace(entry)
+    style(figure, title, height=460, x=stretch, y="points")
+    shapes, labels = _draw_marks(marks) if marks is not None else ([], [])
+    figure.update_layout(
+        shapes=shapes,
+        annotations=labels,
+        hovermode="x",
+        showlegend=True,
+        legend={"y": 1, "yanchor": "bottom"},  # above: below stands the two-line axis title
+        margin={"t": 72, "b": 64},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY, "remove": ["select2d", "lasso2d", "sendChartToCloud"]},
+    )
+    figure.update_xaxes(
+        rangeslider_visible=False, range=_edges(x), zeroline=False, hoverformat=",d", title_font_size=11
+    )
+    figure.update_yaxes(tickformat=",.0f", range=_price_range(candles))
+    if ticks is not None:
+        figure.update_xaxes(tickvals=ticks["at"].to_numpy(np.float64), ticktext=list(ticks["text"]), tickangle=0)
+    return figure
 
 
 def targets_figure(targets, *, title):
@@ -116,3 +163,30 @@ def _candles(x, frame, name):
         increasing={"line": {"color": UP, "width": 1}},
         decreasing={"line": {"color": DOWN, "width": 1}},
     )
+
+
+def _draw_marks(marks):
+    """Return the shapes of marks (bands, or lines where the look has no fill) and the labels at their top."""
+    shapes, labels = [], []
+    for kind, x0, x1, text in marks[["kind", "x0", "x1", "text"]].itertuples(index=False):
+        form = "rect" if "fillcolor" in MARKS[kind] else "line"
+        place = {"type": form, "x0": x0, "x1": x1, "y0": 0, "y1": 1, "yref": "paper", "layer": "below"}
+        shapes.append({**place, **MARKS[kind]})
+        if text:
+            where = {"x": x1, "y": 1, "yref": "paper", "xanchor": "left", "yanchor": "top"}
+            labels.append({**where, "text": text, "textangle": -90, "showarrow": False, "font": {"size": 11}})
+    return shapes, labels
+
+
+def _edges(x):
+    """Return the outer edges of candles at `x`, a little room on both sides where there is one only."""
+    width = x[1] - x[0] if len(x) > 1 else 1.0
+    x = np.asarray(x, np.float64)
+    return [float(x[0] - width / 2), float(x[-1] + width / 2)]
+
+
+def _price_range(candles):
+    """Return the range of the price axis: all of the candles and a little air."""
+    low, high = float(candles["low"].min()), float(candles["high"].max())
+    air = 0.04 * (high - low) or 1.0
+    return [low - air, high + air]

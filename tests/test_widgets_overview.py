@@ -1,0 +1,255 @@
+"""The overview, zoomed without a browser by setting its range, and once in a real JupyterLab."""
+
+import nbformat
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from lab import open_lab, run_first_cell
+
+from moola_lib.errors import UserError
+from moola_lib.figures.candles import MARKS
+from moola_lib.market import describe_segments
+from moola_lib.widgets.overview import bar_overview
+
+
+@pytest.fixture(scope="module")
+def frame(market):
+    return market.bars.frame
+
+
+@pytest.fixture
+def overview(frame):
+    return bar_overview(frame, describe_segments(frame), title="six sessions")
+
+
+def shown(figure):
+    """The candles of a figure as a frame."""
+    trace = figure.data[0]
+    columns = {name: np.asarray(trace[name], float) for name in ("x", "open", "high", "low", "close")}
+    return pd.DataFrame(columns)
+
+
+def bands(figure, kind):
+    """(x0, x1) of the marks of one kind, told by their look."""
+    look = MARKS[kind]
+    form = "rect" if "fillcolor" in look else "line"
+    return [
+        (shape.x0, shape.x1)
+        for shape in figure.layout.shapes
+        if shape.type == form and shape.fillcolor == look.get("fillcolor")
+    ]
+
+
+def assert_shows(figure, frame, first, last, most=1000):
+    """The candles are a reduction of exactly the bars first..last."""
+    candles, part = shown(figure), frame.iloc[first : last + 1]
+    assert 1 <= len(candles) <= most
+    assert candles["high"].max() == part["high"].max()
+    assert candles["low"].min() == part["low"].min()
+    assert candles["open"].iloc[0] == part["open"].iloc[0]
+    assert candles["close"].iloc[-1] == part["close"].iloc[-1]
+    low, high = figure.layout.yaxis.range
+    assert low < part["low"].min() and part["high"].max() < high
+    assert high - low <= 1.1 * (part["high"].max() - part["low"].min()) + 2.1
+
+
+RANGES = [(-0.5, 8279.5), (100, 8000), (2000.3, 2500.7), (4000, 4005), (4000, 4000), (-900, 200), (8000, 99_999)]
+
+
+@pytest.mark.parametrize("seen", RANGES)
+@pytest.mark.parametrize("max_candles", [1000, 37])
+def test_a_zoom_keeps_the_extremes_of_what_is_seen(frame, seen, max_candles):
+    figure = bar_overview(frame, describe_segments(frame), title="t", max_candles=max_candles)
+    figure.layout.xaxis.range = seen
+    first, last = max(int(np.ceil(seen[0])), 0), min(int(np.floor(seen[1])), len(frame) - 1)
+    assert_shows(figure, frame, first, last, most=max_candles)
+    assert tuple(figure.layout.xaxis.range) == seen
+
+
+@pytest.mark.parametrize("seen", [(-500.0, -400.0), (9000.0, 9100.0), (50.2, 50.4), (300.0, 200.0)])
+def test_a_range_without_bars_or_turned_around_shows_what_is_nearest(overview, frame, seen):
+    overview.layout.xaxis.range = seen
+    assert len(shown(overview)) >= 1
+    assert np.isfinite(overview.layout.yaxis.range).all()
+
+
+def test_a_close_look_shows_the_bars_themselves(overview, frame):
+    overview.layout.xaxis.range = (1000, 1200)
+    candles = shown(overview)
+    np.testing.assert_array_equal(candles["x"], np.arange(1000, 1201))
+    for name in ("open", "high", "low", "close"):
+        np.testing.assert_array_equal(candles[name], frame[name].iloc[1000:1201])
+    assert "201 bars, each a candle" in overview.layout.xaxis.title.text
+    local = frame.index[1000].tz_convert("America/New_York")
+    assert f"{local:%Y-%m-%d %H:%M}" in overview.data[0].text[0]
+    assert f"{local:%Y-%m-%d %H:%M}" in overview.layout.xaxis.title.text
+
+
+def test_panning_moves_candles_without_reshaping_them(overview):
+    overview.layout.xaxis.range = (1000, 5000)
+    before = shown(overview).set_index("x").iloc[1:-1]
+    overview.layout.xaxis.range = (1777, 5777)
+    after = shown(overview).set_index("x").iloc[1:-1]
+    both = before.index.intersection(after.index)
+    assert len(both) > 300
+    pd.testing.assert_frame_equal(before.loc[both], after.loc[both])
+
+
+def test_zooming_out_again_gives_the_first_picture(overview):
+    layout, candles = go.Layout(overview.layout), shown(overview)
+    overview.layout.xaxis.range = (1000, 1100)
+    assert overview.layout != layout and len(shown(overview)) == 101
+    overview.layout.xaxis.range = layout.xaxis.range
+    assert overview.layout == layout
+    pd.testing.assert_frame_equal(shown(overview), candles)
+
+
+def test_regular_hours_are_shaded_where_sessions_can_be_told_apart(overview, frame):
+    spans = bands(overview, "regular hours")
+    assert len(spans) == 6
+    local = frame.index.tz_convert("America/New_York")
+    minute = (local.hour * 60 + local.minute).to_numpy()
+    is_shaded = np.zeros(len(frame), bool)
+    for x0, x1 in spans:
+        is_shaded[int(x0 + 0.5) : int(x1 + 0.5)] = True
+    np.testing.assert_array_equal(is_shaded, (minute >= 570) & (minute < 960))
+
+
+def test_too_many_sessions_are_not_shaded():
+    from moola_lib.market import simulate_bars
+
+    frame = simulate_bars(n_sessions=60, seed=3).bars.frame
+    figure = bar_overview(frame, describe_segments(frame), title="t")
+    assert bands(figure, "regular hours") == []
+    figure.layout.xaxis.range = (0, 20 * 1380)
+    assert len(bands(figure, "regular hours")) == 20
+
+
+def test_gaps_and_rolls_stand_before_the_bars_that_follow_them(tiny):
+    figure = bar_overview(tiny.frame, describe_segments(tiny.frame), title="t")
+    ((x0, x1),) = bands(figure, "gap")
+    assert x0 < tiny.hole - 0.5 < x1 < x0 + 0.02 * len(tiny.frame)
+    assert bands(figure, "roll") == [(tiny.roll - 0.5, tiny.roll - 0.5)]
+    assert {note.text for note in figure.layout.annotations} == {"31 min", "roll"}
+    names = {trace.name: trace.visible for trace in figure.data[1:]}
+    assert names["gap"] and names["roll"]
+    figure.layout.xaxis.range = (0, 100)
+    assert bands(figure, "gap") == bands(figure, "roll") == [] and figure.layout.annotations == ()
+    assert not any(trace.visible for trace in figure.data[1:] if trace.name != "regular hours")
+
+
+def test_rolls_and_gaps_can_be_given(tiny):
+    index = tiny.frame.index
+    gaps = pd.DataFrame({"start": [index[50]], "gap_minutes": [240.0]})
+    figure = bar_overview(tiny.frame, describe_segments(tiny.frame), [index[77]], gaps, title="t")
+    assert [round((x0 + x1) / 2 + 0.5) for x0, x1 in bands(figure, "gap")] == [50]
+    assert bands(figure, "roll") == [(76.5, 76.5)]
+    assert {note.text for note in figure.layout.annotations} == {"4 h", "roll"}
+
+
+def test_only_the_largest_gaps_are_marked_and_the_others_counted(frame):
+    places = np.arange(20, 8020, 80)
+    gaps = pd.DataFrame({"start": frame.index[places], "gap_minutes": np.arange(len(places)) + 1.0})
+    figure = bar_overview(frame, describe_segments(frame), [], gaps, title="t")
+    marked = {round((x0 + x1) / 2 + 0.5) for x0, x1 in bands(figure, "gap")}
+    assert marked == set(places[-40:])
+    assert "60 shorter gaps" in figure.layout.xaxis.title.text
+    figure.layout.xaxis.range = (10, 1010)
+    # gaps of 1 to 13 minutes are in sight, and a candle holds two bars
+    assert len(bands(figure, "gap")) == 12 and "1 shorter gap" in figure.layout.xaxis.title.text
+
+
+@pytest.mark.parametrize("width", [8279, 3000, 900, 300, 60, 12, 3])
+def test_labels_are_few_in_order_and_say_what_the_bar_says(overview, frame, width):
+    overview.layout.xaxis.range = (1500, 1500 + width) if width < 8279 else (0, 8279)
+    places, text = np.asarray(overview.layout.xaxis.tickvals), overview.layout.xaxis.ticktext
+    assert 1 <= len(places) <= 8 and len(places) == len(text)
+    assert (np.diff(places) > 0).all()
+    local = frame.index[places.astype(int)].tz_convert("America/New_York")
+    for stamp, label in zip(local, text, strict=True):
+        clock = label.split("<br>")[0]
+        trade_date = stamp + pd.Timedelta(hours=6)
+        assert clock in (f"{stamp:%H:%M}", f"{trade_date.day} {trade_date:%b}")
+
+
+def test_headless_is_the_same_picture_without_a_widget(frame, overview):
+    figure = bar_overview(frame, describe_segments(frame), title="six sessions", is_headless=True)
+    assert type(figure) is go.Figure
+    pd.testing.assert_frame_equal(shown(figure), shown(overview))
+    assert figure.layout.shapes == overview.layout.shapes
+    assert figure.layout.xaxis.title == overview.layout.xaxis.title
+
+
+def test_bars_are_left_alone(frame):
+    before = frame.copy()
+    figure = bar_overview(frame, describe_segments(frame), title="t")
+    figure.layout.xaxis.range = (100, 900)
+    pd.testing.assert_frame_equal(frame, before)
+
+
+def test_one_bar_is_a_series_too(frame):
+    part = frame.iloc[:1]
+    assert len(shown(bar_overview(part, describe_segments(part), title="t"))) == 1
+
+
+def test_what_cannot_be_shown_is_refused(frame):
+    with pytest.raises(UserError, match="no bars"):
+        bar_overview(frame.iloc[:0], describe_segments(frame), title="t")
+    with pytest.raises(UserError, match="max_candles is 3"):
+        bar_overview(frame, describe_segments(frame), title="t", max_candles=3)
+
+
+CELL = """
+from moola_lib.market import describe_segments, simulate_bars
+from moola_lib.widgets.overview import bar_overview
+
+frame = simulate_bars(n_sessions=300, seed=5).bars.frame
+bar_overview(frame, describe_segments(frame), title="in the browser")
+"""
+PLOT = "document.querySelector('.js-plotly-plot')"
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_it_answers_the_mouse_in_jupyterlab(tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL.strip())])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, tmp_path / "overview.ipynb")
+    with open_lab(tmp_path, "overview.ipynb") as (tab, requests, errors):
+        run_first_cell(tab)
+        tab.wait_for_selector(".js-plotly-plot .nsewdrag", timeout=60_000)
+        tab.wait_for_function(f"{PLOT}.offsetWidth > 720")  # it fits its place
+
+        def wait_for_bars(condition):
+            """Wait until the number of bars the axis speaks of meets a condition."""
+            tab.wait_for_function(
+                f"(() => {{ const n = +{PLOT}.querySelector('.xtitle').textContent"
+                f".match(/New York([0-9,]+) bar/)[1].replaceAll(',', ''); return {condition}; }})()"
+            )
+
+        def drag(start, end):
+            box = tab.locator(".js-plotly-plot .nsewdrag").first.bounding_box()
+            y = box["y"] + box["height"] / 2
+            tab.mouse.move(box["x"] + start * box["width"], y)
+            tab.mouse.down()
+            tab.mouse.move(box["x"] + (start + end) / 2 * box["width"], y + 5)
+            tab.mouse.move(box["x"] + end * box["width"], y + 5)
+            tab.mouse.up()
+
+        wait_for_bars("n === 414000")
+        drag(0.2, 0.3)
+        wait_for_bars("n > 30000 && n < 60000")
+        drag(0.4, 0.46)
+        wait_for_bars("n > 1000 && n < 6000")
+        assert tab.evaluate(f"{PLOT}.data[0].x.length") <= 800
+        assert tab.evaluate(f"{PLOT}.layout.shapes.length") >= 1  # regular hours
+        tab.locator(".modebar-btn[data-val=pan]").first.click(force=True)
+        before = tab.evaluate(f"{PLOT}.layout.xaxis.range[0]")
+        drag(0.3, 0.6)
+        tab.wait_for_function(f"{PLOT}.layout.xaxis.range[0] < {before} - 100")
+        wait_for_bars("n > 1000 && n < 6000")
+        box = tab.locator(".js-plotly-plot .nsewdrag").first.bounding_box()
+        tab.mouse.dblclick(box["x"] + 200, box["y"] + 100)
+        wait_for_bars("n === 414000")
+    assert requests == [] and errors == []

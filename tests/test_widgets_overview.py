@@ -128,10 +128,10 @@ def test_too_many_sessions_are_not_shaded():
 
 def test_gaps_and_rolls_stand_before_the_bars_that_follow_them(tiny):
     figure = bar_overview(tiny.frame, describe_segments(tiny.frame), title="t")
-    ((x0, x1),) = bands(figure, "gap")
-    assert x0 < tiny.hole - 0.5 < x1 < x0 + 0.02 * len(tiny.frame)
+    for (x0, x1), place in zip(sorted(bands(figure, "gap")), (tiny.hole, tiny.half_day), strict=True):
+        assert x0 < place - 0.5 < x1 < x0 + 0.02 * len(tiny.frame)
     assert bands(figure, "roll") == [(tiny.roll - 0.5, tiny.roll - 0.5)]
-    assert {note.text for note in figure.layout.annotations} == {"31 min", "roll"}
+    assert {note.text for note in figure.layout.annotations} == {"31 min", "19 h", "roll"}
     names = {trace.name: trace.visible for trace in figure.data[1:]}
     assert names["gap"] and names["roll"]
     figure.layout.xaxis.range = (0, 100)

@@ -17,7 +17,6 @@ MAX_SESSIONS_SHADED = 40  # more cannot be told apart
 MAX_MARKS = 40  # of a kind; each costs the browser time
 MAX_GAP_LABELS = 12
 GAP_WIDTH = 0.004  # of the stretch: a gap has no bars, so its band is only as wide as can be seen
-CLOSED_MINUTES = 4 * 24 * 60.0  # no holiday closes the exchange for longer, so such a break is a gap
 FEWEST_TICKS, MOST_TICKS = 4, 8
 INTRADAY_TICKS = (1, 5, 15, 30, 60, 180, 360, 720)  # minutes
 CALENDAR_TICKS = ("D", "W", "M", "Q", "Y")
@@ -42,7 +41,7 @@ def bar_overview(frame, segments, rolls=None, gaps=None, *, title, is_headless=F
         First bars of new contracts; default the segments whose reason is a roll.
     gaps : DataFrame, optional
         `start` (first bar after it) and `gap_minutes`; default the segments
-        whose reason is a gap or a hole, and breaks longer than four days.
+        whose reason is a gap, inside a session or over a break.
     title : str
     is_headless : bool
         Return a plain figure of the whole series, for a report.
@@ -117,8 +116,7 @@ def _prepare(frame, segments, rolls, gaps):
     if rolls is None:
         rolls = segments.loc[segments["reason"].str.startswith("roll"), "start"]
     if gaps is None:
-        is_gap = segments["reason"].str.contains("gap|hole") | (segments["gap_minutes"] > CLOSED_MINUTES)
-        gaps = segments[is_gap]
+        gaps = segments[segments["reason"].str.startswith("gap")]
     gaps = gaps.sort_values("gap_minutes", ascending=False, kind="stable")
     return _Series(
         index=index,

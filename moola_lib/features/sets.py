@@ -77,7 +77,7 @@ EXTRA_COLUMNS = {"consol_proxy": (0, 3), "position": (0, 1)}
 ZIGZAGS = ("primary", "legacy")
 
 
-def describe_set(feature_set, zigzag="primary", k=3.0, extra=(), max_gap_minutes=5.0):
+def describe_set(feature_set="relativity11", zigzag="primary", k=3.0, extra=(), max_gap_minutes=5.0):
     """Check the options of a feature set; return what a table made with them holds.
 
     Parameters

@@ -18,9 +18,10 @@ class FeatureStream:
 
     State restarts, and the next 20 rows are not valid, after a gap of more than
     `max_gap_minutes`, at a change of `instrument_id`, and when `restart` is
-    called. A roll that no id tells is found by the batch from the whole series,
-    later bars included; no stream can do that, so call `restart` before the
-    first bar of the new contract.
+    called. Without ids the batch looks for rolls in the whole series, later bars
+    included, which no stream can; but it looks at gaps only, where state
+    restarts anyway. Call `restart` before the first bar of a new contract that
+    follows the old one without a gap or an id to tell.
 
     Parameters
     ----------

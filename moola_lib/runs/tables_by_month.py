@@ -80,8 +80,7 @@ def write_tables(source, folder, *, reading=None, options=None, n_workers=None, 
             for name in before["instruments"]:
                 shutil.rmtree(folder / name, ignore_errors=True)
             before["instruments"] = {}
-        for leftover in folder.glob("*/.*.partial"):
-            shutil.rmtree(leftover, ignore_errors=True)  # of a killed run: the lock says nobody else writes
+        _remove_leftovers(folder)
         done = before["instruments"]
         _write_manifest(folder, settings, done)
         jobs, broken = _plan_jobs(files, run(_symbols_in, files), done)
@@ -188,7 +187,9 @@ def _is_written(folder, table, facts):
 
 def _read_manifest(folder, settings, overwrite):
     """Return the folder's manifest, an empty one for a new folder; refuse what is not ours to continue."""
-    if not folder.exists() or not any(path.name != ".lock" for path in folder.iterdir()):
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; choose a folder for the features")
+    if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):
         return {"settings": settings, "instruments": {}}
     if not (folder / MANIFEST).is_file():
         raise UserError(f"{folder} holds files but no {MANIFEST}; choose another folder for the features")
@@ -201,6 +202,14 @@ def _read_manifest(folder, settings, overwrite):
             "choose another folder, or build it anew with --overwrite"
         )
     return before
+
+
+def _remove_leftovers(folder):
+    """Remove what a killed run had begun to write; the lock says that nobody else writes now."""
+    for leftover in (*folder.glob("*/.*.partial"), *folder.glob("*/.*.old")):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in folder.glob(f".{MANIFEST}.*"):
+        leftover.unlink()
 
 
 def _write_manifest(folder, settings, done):

@@ -194,12 +194,19 @@ def test_any_number_of_threads_gives_the_same_table(variant, frame, n_threads):
     assert np.array_equal(table.is_flip, other.is_flip)
 
 
-def test_a_missing_price_is_found_in_any_thread():
+@every_variant
+@quick
+@given(
+    bar=st.integers(0, len(SAMPLE) - 1),
+    column=st.integers(0, 3),
+    wrong=st.sampled_from([np.nan, np.inf, -np.inf]),
+    n_threads=st.integers(1, 4),
+)
+def test_one_price_that_is_not_finite_is_found_wherever_it_is(variant, bar, column, wrong, n_threads):
     frame = SAMPLE.copy()
-    frame.iloc[590, 2] = np.inf
-    for n_threads in (1, 4):
-        with pytest.raises(UserError, match="missing or infinite"):
-            build_features(frame, n_threads=n_threads)
+    frame.iloc[bar, column] = wrong
+    with pytest.raises(UserError, match="missing or infinite"):
+        build_features(frame, **VARIANTS[variant], n_threads=n_threads)
 
 
 @every_variant

@@ -38,6 +38,16 @@ def _clip(value, low, high):
 
 
 @numba.njit(cache=True, nogil=True)
+def are_finite(open_, high, low, close):
+    """Tell whether every price is finite; done for a segment, it warms the cache for the pass that follows."""
+    n_wrong = 0
+    for series in (open_, high, low, close):
+        for t in range(len(series)):
+            n_wrong += not abs(series[t]) < np.inf  # false for NaN as well
+    return n_wrong == 0
+
+
+@numba.njit(cache=True, nogil=True)
 def reset_state(state):
     """Forget every bar: the next one begins a segment.
 
@@ -70,14 +80,22 @@ def relativity11(open_, high, low, close, starts, rule, k, with_consol, values, 
         Written.
     is_flip : ndarray (n_bars,), bool
         Written: True where a swing is confirmed.
+
+    Returns
+    -------
+    bool
+        Whether every price is finite; if not, the rows mean nothing.
     """
     state = np.empty(N_STATE)
+    is_finite = True
     for segment in range(len(starts)):
         first = starts[segment]
         last = starts[segment + 1] if segment + 1 < len(starts) else len(close)
         reset_state(state)
         o, h, l, c = open_[first:last], high[first:last], low[first:last], close[first:last]
-        extend_relativity11(o, h, l, c, 0, state, rule, k, with_consol, values[first:last], is_flip[first:last])
+        rows, flips = values[first:last], is_flip[first:last]
+        is_finite &= extend_relativity11(o, h, l, c, 0, state, rule, k, with_consol, rows, flips)
+    return is_finite
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")  # no check for division by 0: divisors have floors
@@ -96,6 +114,11 @@ def extend_relativity11(open_, high, low, close, n_before, state, rule, k, with_
     values : ndarray (n, 11 or 12), float32
         Written, as is `is_flip`.
     is_flip : ndarray (n,), bool
+
+    Returns
+    -------
+    bool
+        Whether the new bars' prices are finite; if not, rows and state mean nothing.
     """
     atrs = _average_true_range(high, low, close)[n_before:]
     open_, high, low, close = open_[n_before:], high[n_before:], low[n_before:], close[n_before:]
@@ -106,11 +129,13 @@ def extend_relativity11(open_, high, low, close, n_before, state, rule, k, with_
     swing_high, swing_high_at = state[SWING_HIGH], int(state[SWING_HIGH_AT])
     swing_low, swing_low_at = state[SWING_LOW], int(state[SWING_LOW_AT])
     unseen = UNSEEN if rule == PRIMARY else 0.0
+    bodies = 0.0
     for row in range(len(close)):
         t = seen + row
         o, h, l, c = open_[row], high[row], low[row], close[row]
         size = h - l
         ema += RANGE_EMA_ALPHA * (size - ema)
+        bodies += c - o
         atr = atrs[row]
         unit = atr if atr > 0.0 else ATR_FLOOR
 
@@ -172,6 +197,8 @@ def extend_relativity11(open_, high, low, close, n_before, state, rule, k, with_
     state[CANDIDATE], state[CANDIDATE_AT] = candidate, candidate_at
     state[SWING_HIGH], state[SWING_HIGH_AT] = swing_high, swing_high_at
     state[SWING_LOW], state[SWING_LOW_AT] = swing_low, swing_low_at
+    # one price that is not finite spoils these sums for good; looking at each would be one more pass over memory
+    return np.isfinite(ema) and np.isfinite(bodies)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
@@ -216,7 +243,13 @@ def relative_transform11(open_, high, low, close, starts, values):
     starts : ndarray (n_segments,), int64
     values : ndarray (n_bars, 11), float32
         Written.
+
+    Returns
+    -------
+    bool
+        Whether every price is finite; if not, the rows mean nothing.
     """
+    is_finite = True
     for segment in range(len(starts)):
         first = starts[segment]
         last = starts[segment + 1] if segment + 1 < len(starts) else len(close)
@@ -224,7 +257,9 @@ def relative_transform11(open_, high, low, close, starts, values):
             end = min(t + BLOCK_BARS, last)
             at = max(first, t - HISTORY_BARS)
             o, h, l, c = open_[at:end], high[at:end], low[at:end], close[at:end]
+            is_finite &= are_finite(o, h, l, c)
             extend_relative_transform11(o, h, l, c, t - at, values[t:end])
+    return is_finite
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")

@@ -8,7 +8,7 @@ import pandas as pd
 from moola_lib.errors import UserError
 from moola_lib.features import kernels
 from moola_lib.features.sets import WARM_UP_BARS, describe_set
-from moola_lib.features.table import RULES
+from moola_lib.features.table import RULES, check_finite
 from moola_lib.market.bars import PRICES, Bars
 from moola_lib.market.segments import segment_starts
 
@@ -74,8 +74,7 @@ class FeatureStream:
             return stream
         first = segment_starts(frame, max_gap_minutes=stream._options["max_gap_minutes"])[-1]
         prices = [np.ascontiguousarray(frame[name].to_numpy(np.float64)[first:]) for name in PRICES]
-        if not all(np.isfinite(series).all() for series in prices):
-            raise UserError("a price is missing or infinite; load the bars with load_bars, which drops such rows")
+        check_finite(kernels.are_finite(*prices))
         n_bars = len(prices[0])
         is_flip = np.zeros(n_bars, bool)
         stream._extend(prices, 0, np.empty((n_bars, len(stream.names)), np.float32), is_flip)

@@ -229,30 +229,40 @@ def fill_table(prices, starts, described, *, n_threads=1):
         first = starts[first_segment] if first_segment < len(starts) else n_bars
         last = starts[last_segment] if last_segment < len(starts) else n_bars
         part = [series[first:last] for series in prices]
-        if not all(np.isfinite(series).all() for series in part):
-            raise UserError("a price is missing or infinite; load the bars with load_bars, which drops such rows")
         own_starts = starts[first_segment:last_segment] - first
-        _fill_rows(part, own_starts, described["options"], values[first:last], is_flip[first:last])
+        return _fill_rows(part, own_starts, described["options"], values[first:last], is_flip[first:last])
 
     shares = np.searchsorted(starts, np.linspace(0, n_bars, max(n_threads, 1) + 1))  # segments, about equal in bars
     shares[-1] = len(starts)
     if n_threads > 1:
         with ThreadPoolExecutor(n_threads) as pool:
-            list(pool.map(fill, shares[:-1], shares[1:]))
+            is_finite = all(pool.map(fill, shares[:-1], shares[1:]))
     else:
-        fill(0, len(starts))
+        is_finite = fill(0, len(starts))
+    check_finite(is_finite)
     return FeatureTable(values=values, is_valid=_warmed_up(starts, n_bars), starts=starts, is_flip=is_flip, **described)
 
 
 def _fill_rows(prices, starts, options, values, is_flip):
-    """Fill the rows of whole segments with the set that the options name."""
+    """Fill the rows of whole segments with the set that the options name; tell whether every price is finite."""
     if options["feature_set"] == "relativity11":
         rule, with_consol = RULES[options["zigzag"]], "consol_proxy" in options["extra"]
-        kernels.relativity11(*prices, starts, rule, options["k"], with_consol, values, is_flip)
-    elif options["feature_set"] == "relative_transform11":
-        kernels.relative_transform11(*prices, starts, values)
-    else:
-        np.stack(prices, axis=1, out=values, casting="same_kind")
+        return kernels.relativity11(*prices, starts, rule, options["k"], with_consol, values, is_flip)
+    if options["feature_set"] == "relative_transform11":
+        return kernels.relative_transform11(*prices, starts, values)
+    np.stack(prices, axis=1, out=values, casting="same_kind")
+    return kernels.are_finite(*prices)
+
+
+def check_finite(is_finite):
+    """Refuse prices that are not finite.
+
+    Raises
+    ------
+    UserError
+    """
+    if not is_finite:
+        raise UserError("a price is missing or infinite; load the bars with load_bars, which drops such rows")
 
 
 def _warmed_up(starts, n_bars):

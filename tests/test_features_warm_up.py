@@ -1,6 +1,7 @@
 """Windows cut out of their series: with their segment's bars before them the same, without them nearly or not."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from feature_reference import sample_frame
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from test_features_properties import SAMPLE, VARIANTS
 
 from moola_lib.features import build_features
 from moola_lib.features.warm_up import compare_cold_to_warm, count_cold_rows
+from moola_lib.labels import load_labels
 from moola_lib.windows import window_places
 
 WINDOW = 105
@@ -84,3 +86,23 @@ def test_no_windows_touch_no_rows():
     assert (count_cold_rows(table, np.empty(0, int), window_bars=WINDOW) == 0).all(axis=None)
     found = compare_cold_to_warm(LONG, [], window_bars=WINDOW)
     assert (found["n_rows"] == 0).all() and found["equal_share"].isna().all()
+
+
+def test_the_older_label_layout_is_cold(tmp_path):
+    # its windows carry their bars and no stamps: each is read as a segment of its own
+    places = places_in(LONG)[::200]
+    prices = LONG[["open", "high", "low", "close"]].to_numpy()
+    windows = [prices[place : place + WINDOW].tolist() for place in places]
+    spans = {"expansion_start": 40, "expansion_end": 45, "label": "retracement"}
+    pd.DataFrame({"features": windows, "symbol": "NQH4", **spans}).to_parquet(tmp_path / "older.parquet")
+    labels = load_labels(tmp_path / "older.parquet")
+    cold = build_features(labels.bars)
+    assert cold.starts.tolist() == list(range(0, len(places) * WINDOW, WINDOW))
+    counts = count_cold_rows(cold, cold.starts, window_bars=WINDOW)
+    assert (
+        counts.loc["warm"].tolist()
+        == counts.loc["cold"].tolist()
+        == [len(places) * 105, len(places) * 20, 20 / 105, len(places)]
+    )
+    alone = [build_features(LONG.iloc[place : place + WINDOW]) for place in places]
+    assert cold.values.tobytes() == b"".join(one.values.tobytes() for one in alone)

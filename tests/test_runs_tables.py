@@ -270,6 +270,20 @@ def test_metadata_of_something_else_is_refused(copy, card):
             read(copy)
 
 
+@pytest.mark.parametrize("name", ["metadata.json", "splits.json"])
+@pytest.mark.parametrize("wrong", [None, "x", -1, 0.5, [], [None], {}, {"x": 1}], ids=repr)
+def test_any_entry_may_be_nonsense(copy, name, wrong):
+    for key in json.loads((copy / name).read_text()):
+        text = (copy / name).read_text()
+        spoil_json(copy, name, lambda value, key=key: value.update({key: wrong}))
+        for read in (FeatureTable.load, verify_table):
+            try:
+                read(copy)
+            except UserError as error:
+                assert str(copy) in str(error)
+        (copy / name).write_text(text)
+
+
 def test_arrays_of_two_tables_are_refused(copy):
     spoil_array(copy, "is_valid", lambda is_valid: is_valid[:-1])
     for read in (FeatureTable.load, verify_table):

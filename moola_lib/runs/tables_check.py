@@ -46,16 +46,15 @@ def verify_table(folder, *, source=None, reading=None):
         A file of the table cannot be read, or the bars cannot.
     """
     folder = Path(folder)
-    card, arrays = _read_table(folder)
+    card, described, arrays = _read_table(folder)
     bars = load_bars(source, **(reading or {})) if source is not None else None
-    described = describe_set(**card["options"])
     facts = _measure(arrays["values"], arrays["is_valid"], described["ranges"])
     rows = [
         *_check_layout(card, arrays, described),
         *_check_values(card, facts, described),
         *_check_segments(card, facts, arrays),
         *_check_splits(folder, arrays["starts"], len(arrays["values"])),
-        *_check_bars(card, arrays, bars),
+        *_check_bars(card, described, arrays, bars),
     ]
     verdicts = {True: "PASS", False: "FAIL", None: "–"}
     rows = [(*row[:3], verdicts[None if row[3] is None else bool(row[3])]) for row in rows]
@@ -115,11 +114,18 @@ def print_checks(checks, stream=None):
 
 
 def _read_table(folder):
-    """Return metadata and arrays as they lie there; refuse what cannot be compared at all."""
+    """Return metadata, what its options describe, and arrays as they lie there; refuse what cannot be compared."""
     card = read_json(folder / "metadata.json")
     missing = [name for name in CARD if not isinstance(card, dict) or name not in card]
     if missing:
         raise UserError(f"{folder / 'metadata.json'} lacks {', '.join(missing)}; build the features again")
+    try:
+        described = describe_set(**card["options"])
+        np.array(card["ranges"], np.float64), tuple(card["names"])
+    except (TypeError, ValueError, UserError) as error:
+        raise UserError(
+            f"{folder / 'metadata.json'} does not describe a feature table ({error}); build the features again"
+        ) from error
     arrays = {}
     for name in ARRAYS:
         try:
@@ -129,7 +135,7 @@ def _read_table(folder):
     if arrays["values"].ndim != 2 or arrays["is_valid"].shape != arrays["values"].shape[:1]:
         shapes = f"{arrays['values'].shape} and {arrays['is_valid'].shape}"
         raise UserError(f"{folder}: values and is_valid have the shapes {shapes}; build the features again")
-    return card, arrays
+    return card, described, arrays
 
 
 def _measure(values, is_valid, ranges):
@@ -160,11 +166,11 @@ def _check_layout(card, arrays, described):
     yield "shape", f"{values.shape} {values.dtype}", f"{shape} float32", is_met
     is_met = tuple(card["names"]) == described["names"]
     yield "names", f"{len(card['names'])} names", f"the {len(described['names'])} of {described['set_id']}", is_met
-    if card["options"]["feature_set"] == "relativity11":
+    if described["options"]["feature_set"] == "relativity11":
         is_met = "expansion_proxy" in card["names"]
         yield "expansion_proxy", "present" if is_met else "absent", "present", is_met
     else:
-        yield "expansion_proxy", f"{card['options']['feature_set']} has none", "present", None
+        yield "expansion_proxy", f"{described['options']['feature_set']} has none", "present", None
     found = f"{card['set_id']}, version {card['version']}"
     expected = f"{described['set_id']}, version {described['version']}"
     yield "set and version", found, expected, found == expected
@@ -202,9 +208,8 @@ def _check_segments(card, facts, arrays):
     if any(card.get(name) is None for name in recorded):
         yield "metadata", "written by an earlier version", ", ".join(recorded), None
         return
-    ours = [len(starts), facts["valid_share"], *facts["non_zero_shares"]]
-    theirs = [card["n_segments"], card["valid_share"], *card["non_zero_shares"]]
-    is_same = len(ours) == len(theirs) and np.allclose(ours, theirs, rtol=0, atol=1e-12)
+    ours = [len(starts), facts["valid_share"], facts["non_zero_shares"].tolist()]
+    is_same = ours == [card[name] for name in recorded]
     yield "metadata", "agrees" if is_same else "differs", ", ".join(recorded) + " of the arrays", is_same
 
 
@@ -215,10 +220,9 @@ def _check_splits(folder, starts, n_bars):
         return
     splits = read_json(folder / "splits.json")
     try:
-        window_bars, parts = splits["window_bars"], splits["parts"]
-        embargo = max(splits["embargo_bars"], WINDOW_BARS)
-        edges = [(part["first_place"], part["last_place"] + window_bars) for part in parts]
-        counts = [part["n_windows"] for part in parts]
+        window_bars, embargo = int(splits["window_bars"]), max(int(splits["embargo_bars"]), WINDOW_BARS)
+        edges = [(int(part["first_place"]), int(part["last_place"]) + window_bars) for part in splits["parts"]]
+        counts = {str(part["part"]): int(part["n_windows"]) for part in splits["parts"]}
         least = min(after[0] - before[1] for before, after in itertools.pairwise(edges))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / 'splits.json'} cannot be read ({error!r}); build the features again") from error
@@ -226,11 +230,11 @@ def _check_splits(folder, starts, n_bars):
     yield "splits keep the embargo", f"least distance {least:,} bars", f"at least {embargo}", least >= embargo
     places, _ = window_places(starts, n_bars, window_bars=window_bars)
     found = [int(((places >= low) & (places + window_bars <= high)).sum()) for low, high in edges]
-    value = ", ".join(f"{part['part']} {count:,}" for part, count in zip(parts, counts, strict=True))
-    yield "windows in splits", value, ", ".join(f"{count:,}" for count in found), found == counts
+    value = ", ".join(f"{part} {count:,}" for part, count in counts.items())
+    yield "windows in splits", value, ", ".join(f"{count:,}" for count in found), found == list(counts.values())
 
 
-def _check_bars(card, arrays, bars):
+def _check_bars(card, described, arrays, bars):
     """Yield the checks against the bars: their fingerprint, and the same values from them."""
     if bars is None:
         yield "bars", "not compared: give them with --bars", card["bars_fingerprint"], None
@@ -240,7 +244,7 @@ def _check_bars(card, arrays, bars):
     if not is_same:
         yield "values from the bars", "other bars", "the same to the bit", None
         return
-    again = build_features(bars, **card["options"])
+    again = build_features(bars, **described["options"])
     is_equal = again.values.shape == arrays["values"].shape
     n_differ = int((again.values != arrays["values"]).any(axis=1).sum()) if is_equal else len(again)
     yield "values from the bars", f"{n_differ:,} rows differ", "the same to the bit", n_differ == 0

@@ -1,4 +1,4 @@
-"""The front door: `moola import`, `moola run`, `moola doctor`, `moola index`. Argument parsing only.
+"""The front door: `moola import`, `features`, `run`, `doctor`, `index`. Argument parsing only.
 
 Every import of weight waits until its command runs: `moola --help` is instant.
 """
@@ -26,7 +26,7 @@ def main(argv=None, models=None):
     -------
     int
         0 done, 1 a notebook failed, 2 bad input, 3 a gate failed under
-        `--strict` (or the doctor says no), 130 interrupted.
+        `--strict` (or the doctor or `features --verify` says no), 130 interrupted.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -38,6 +38,8 @@ def main(argv=None, models=None):
             from moola_lib.runs.doctor import doctor
 
             return doctor(arguments.device)
+        if arguments.command == "features":
+            return _verify_features(arguments) if arguments.verify else _features(arguments)
         return _index()
     except UserError as error:
         print(f"moola: {_one_line(error)}", file=sys.stderr)
@@ -67,20 +69,48 @@ def _parser():
     bars = commands.add_parser("import", help="read bars of any vendor into one parquet file")
     bars.add_argument("files", nargs="+", metavar="FILE", help="parquet, CSV or DBN; several are pieces of one series")
     bars.add_argument("-o", dest="output", required=True, metavar="FILE", help="for example data/raw/NQ.parquet")
-    bars.add_argument("--tz", metavar="ZONE", help="zone of stamps that carry none, for example America/Chicago")
-    bars.add_argument("--stamp", choices=("start", "end"), help="what the stamps mark, where the files do not tell")
-    bars.add_argument("--symbol", metavar="NAME", help="which symbol, or the name of a series that has none")
-    bars.add_argument("--scale", type=float, default=1.0, metavar="FACTOR", help="for prices that are not index-sized")
-    bars.add_argument(
-        "--drop-budget", type=float, default=0.005, metavar="FRACTION", help="rows that may be dropped (default 0.005)"
-    )
+    _add_reading(bars)
+    bars.add_argument("--drop-budget", type=float, metavar="FRACTION", help="rows that may be dropped (default 0.005)")
     bars.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
     doctor = commands.add_parser("doctor", help="is this machine ready?")
     doctor.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
+    features = commands.add_parser("features", help="featurise bars once, for many runs; or check such a table")
+    features.add_argument("source", nargs="?", metavar="BARS", help="a file of bars, or a folder of many instruments")
+    features.add_argument("-o", dest="folder", metavar="DIR", help="folder to write; of a folder, one table a month")
+    features.add_argument("--feature-set", help="relativity11 (default), relative_transform11 or ohlc4")
+    features.add_argument("--zigzag", help="swing rule: primary (default) or legacy")
+    features.add_argument("--k", type=float, help="retracement in ATRs that confirms a primary swing (default 3)")
+    features.add_argument("--extra", nargs="+", metavar="NAME", help="further columns: consol_proxy, position")
+    features.add_argument("--max-gap-minutes", type=float, help="longest gap inside a segment (default 5)")
+    _add_reading(features)
+    split = features.add_mutually_exclusive_group()
+    split.add_argument(
+        "--fractions", nargs=3, type=float, metavar=("TRAIN", "VAL", "TEST"), help="split (default 0.7 0.15 0.15)"
+    )
+    split.add_argument("--dates", nargs=2, metavar=("TRAIN_END", "VAL_END"), help="last trade dates, as 2024-12-31")
+    features.add_argument("--embargo-bars", type=int, help="bars between the parts (default 105)")
+    features.add_argument("--overwrite", action="store_true", help="replace a table that is there")
+    features.add_argument("--workers", type=int, metavar="N", help="processes for a folder (default one per core)")
+    features.add_argument("--verify", metavar="DIR", help="check the table in DIR; exit 3 if a check fails")
+    features.add_argument("--bars", metavar="FILE", help="with --verify: the bars it was made from")
+
     commands.add_parser("index", help="rebuild reports/index.html")
     return parser
+
+
+def _add_reading(parser):
+    """Add the options that say how a file of bars is read."""
+    parser.add_argument("--tz", metavar="ZONE", help="zone of stamps that carry none, for example America/Chicago")
+    parser.add_argument("--stamp", choices=("start", "end"), help="what the stamps mark, where the files do not tell")
+    parser.add_argument("--symbol", metavar="NAME", help="which symbol, or the name of a series that has none")
+    parser.add_argument("--scale", type=float, metavar="FACTOR", help="for prices that are not index-sized")
+
+
+def _given(arguments, *names):
+    """Return the options that were given, so that every default stays where it is defined."""
+    return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
 
 
 def _run(arguments, models):
@@ -148,17 +178,56 @@ def _one_line(error):
 def _import(arguments):
     from moola_lib.runs.importing import import_bars
 
-    import_bars(
-        arguments.files,
-        arguments.output,
-        is_overwriting=arguments.overwrite,
-        tz=arguments.tz,
-        stamp=arguments.stamp,
-        symbol=arguments.symbol,
-        scale=arguments.scale,
-        drop_budget=arguments.drop_budget,
-    )
+    reading = _given(arguments, "tz", "stamp", "symbol", "scale", "drop_budget")
+    import_bars(arguments.files, arguments.output, is_overwriting=arguments.overwrite, **reading)
     return 0
+
+
+def _features(arguments):
+    from pathlib import Path
+
+    if not arguments.source or not arguments.folder:
+        raise UserError("features needs the bars and where to write: moola features BARS -o DIR (or --verify DIR)")
+    if arguments.bars:
+        raise UserError("--bars goes with --verify")
+    reading = _given(arguments, "tz", "stamp", "symbol", "scale")
+    options = _given(arguments, "feature_set", "zigzag", "k", "extra", "max_gap_minutes")
+    splitting = _given(arguments, "fractions", "dates", "embargo_bars")
+    if not Path(arguments.source).is_dir():
+        if arguments.workers is not None:
+            raise UserError("--workers goes with a folder of bar files")
+        from moola_lib.runs import tables
+
+        folder = arguments.folder
+        made = tables.write_table(
+            arguments.source, folder, reading=reading, options=options, splitting=splitting,
+            overwrite=arguments.overwrite,
+        )  # fmt: skip
+        tables.print_table_made(folder, made)
+        return 0
+    if splitting or "symbol" in reading:
+        given = next(iter([*splitting, "symbol"])).replace("_", "-")
+        raise UserError(f"--{given} goes with a single series; {arguments.source} is a folder")
+    from moola_lib.runs import tables_by_month
+
+    broken = tables_by_month.write_tables(
+        arguments.source, arguments.folder, reading=reading, options=options, n_workers=arguments.workers,
+        overwrite=arguments.overwrite, on_instrument=print,
+    )  # fmt: skip
+    for sentence in broken:
+        print(f"moola: {sentence}", file=sys.stderr)
+    return 2 if broken else 0
+
+
+def _verify_features(arguments):
+    from moola_lib.runs import tables_check
+
+    if arguments.source or arguments.folder:
+        raise UserError("--verify DIR reads a table; leave out BARS and -o (its bars are given with --bars FILE)")
+    reading = _given(arguments, "tz", "stamp", "symbol", "scale")
+    checks = tables_check.verify_folder(arguments.verify, source=arguments.bars, reading=reading)
+    tables_check.print_checks(checks)
+    return 3 if any((frame["verdict"] == "FAIL").any() for frame in checks.values()) else 0
 
 
 def _index():

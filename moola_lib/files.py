@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -48,6 +49,46 @@ def replace_atomically(path):
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replace_folder_atomically(path):
+    """Yield a temporary folder beside `path`; rename it to `path` on success.
+
+    Nobody sees a half-written folder. An existing one is moved aside for the
+    moment between two renames: killed there, a process leaves it beside `path`
+    as `.NAME.….old`, whole.
+
+    Parameters
+    ----------
+    path : str or Path
+        Final place of the folder. Its parent is created.
+
+    Raises
+    ------
+    UserError
+        The parent cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; choose a folder you may write to") from error
+    aside = temporary.with_suffix(".old")
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        if path.exists():
+            path.rename(aside)
+        temporary.rename(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if aside.exists() and not path.exists():
+            aside.rename(path)  # the second rename failed: nothing is lost
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _umask():

@@ -37,7 +37,7 @@ def test_help_is_instant_and_imports_nothing_heavy():
         cwd=Path(moola_lib.__file__).parents[1],
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == 0 and "doctor" in done.stdout
+    assert done.returncode == 0 and "doctor" in done.stdout and "features" in done.stdout
     assert done.stderr.strip() == "[]"
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
 

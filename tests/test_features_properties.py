@@ -7,6 +7,7 @@ from feature_reference import frame_of, random_walk_prices, sample_frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moola_lib.errors import UserError
 from moola_lib.features import build_features
 
 VARIANTS = {
@@ -24,6 +25,22 @@ CUT_BARS = (0, 1, 2, 19, 20, 61, 119, 120, 121, 149, 150, 205, 311, 312, 450, 45
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 quick = settings(max_examples=40, deadline=None, derandomize=True)
+
+
+@st.composite
+def tick_frames(draw):
+    """Short frames of arbitrary bars on ticks of 0.25, with arbitrary holes."""
+    n_bars = draw(st.integers(1, 60))
+    step = st.integers(-6, 6)
+    wick = st.integers(0, 5)
+    bars = draw(st.lists(st.tuples(step, step, wick, wick), min_size=n_bars, max_size=n_bars))
+    holes = draw(st.dictionaries(st.integers(1, 59), st.sampled_from([2, 5, 6, 90]), max_size=3))
+    moves = np.array(bars) * 0.25
+    open = 15_000.0 + np.cumsum(moves[:, 0])
+    close = open + moves[:, 1]
+    high = np.maximum(open, close) + moves[:, 2]
+    low = np.minimum(open, close) - moves[:, 3]
+    return frame_of(open, high, low, close, {bar: gap for bar, gap in holes.items() if bar < n_bars})
 
 
 def assert_same_rows(table, other, n_rows):
@@ -132,23 +149,77 @@ def test_degenerate_bars_give_finite_values(variant):
 def test_a_constant_price_has_zero_scores(price):
     flat = np.full(60, price)
     table = build_features(frame_of(flat, flat, flat, flat), feature_set="relative_transform11")
-    assert np.array_equal(table.values, np.zeros((60, 11), dtype=np.float32))
+    assert table.values.tobytes() == np.zeros((60, 11), dtype=np.float32).tobytes()  # no negative zero either
 
 
-@st.composite
-def tick_frames(draw):
-    """Short frames of arbitrary bars on ticks of 0.25, with arbitrary holes."""
-    n_bars = draw(st.integers(1, 60))
-    step = st.integers(-6, 6)
-    wick = st.integers(0, 5)
-    bars = draw(st.lists(st.tuples(step, step, wick, wick), min_size=n_bars, max_size=n_bars))
-    holes = draw(st.dictionaries(st.integers(1, 59), st.sampled_from([2, 5, 6, 90]), max_size=3))
-    moves = np.array(bars) * 0.25
-    open = 15_000.0 + np.cumsum(moves[:, 0])
-    close = open + moves[:, 1]
-    high = np.maximum(open, close) + moves[:, 2]
-    low = np.minimum(open, close) - moves[:, 3]
-    return frame_of(open, high, low, close, {bar: gap for bar, gap in holes.items() if bar < n_bars})
+@every_variant
+@pytest.mark.parametrize("locked_bars", [60, 180])
+def test_an_hour_locked_at_the_limit(variant, locked_bars):
+    # A walk, then one price for an hour or three, then the walk goes on from there.
+    prices = np.array(random_walk_prices(400, seed=9))
+    first, last = 100, 100 + locked_bars
+    prices[:, last:] += prices[3, first - 1] - prices[0, last]
+    prices[:, first:last] = prices[3, first - 1]
+    frame = frame_of(*prices)
+    table = build_features(frame, **VARIANTS[variant])
+    assert_sound(table, 400)
+    assert table.is_valid.tolist() == [False] * 20 + [True] * 380  # volume or range is no reason for a bar to be out
+    if "relativity11" in table.set_id:
+        locked = dict(zip(table.names, table.values[first + 15 : last].T, strict=True))
+        for name in ("open_norm", "close_norm", "body_pct", "upper_wick_pct", "lower_wick_pct", "expansion_proxy"):
+            assert not locked[name].any()
+        assert not locked["range_z"].any()
+        # ATR is 0 there and stands at 1e-8: each distance is 0 or on its clip
+        assert set(np.abs(table.values[first + 15 : last, 6:8]).ravel().tolist()) <= {0.0, 3.0}
+
+
+@every_variant
+def test_segments_of_one_bar_are_first_rows_and_nothing_else(variant):
+    prices = random_walk_prices(30, seed=6)
+    table = build_features(frame_of(*prices, gaps={bar: 10 for bar in range(1, 30)}), **VARIANTS[variant])
+    assert table.starts.tolist() == list(range(30)) and not table.is_valid.any()
+    alone = [
+        build_features(frame_of(*(series[t : t + 1] for series in prices)), **VARIANTS[variant]) for t in range(30)
+    ]
+    assert table.values.tobytes() == b"".join(one.values.tobytes() for one in alone)
+
+
+@every_variant
+@quick
+@given(frame=tick_frames(), n_threads=st.integers(1, 9))
+def test_any_number_of_threads_gives_the_same_table(variant, frame, n_threads):
+    table = build_features(frame, **VARIANTS[variant])
+    other = build_features(frame, **VARIANTS[variant], n_threads=n_threads)
+    assert_same_rows(table, other, len(frame))
+    assert np.array_equal(table.is_flip, other.is_flip)
+
+
+@every_variant
+@quick
+@given(
+    bar=st.integers(0, len(SAMPLE) - 1),
+    column=st.integers(0, 3),
+    wrong=st.sampled_from([np.nan, np.inf, -np.inf]),
+    n_threads=st.integers(1, 4),
+)
+def test_one_price_that_is_not_finite_is_found_wherever_it_is(variant, bar, column, wrong, n_threads):
+    frame = SAMPLE.copy()
+    frame.iloc[bar, column] = wrong
+    with pytest.raises(UserError, match="missing or infinite"):
+        build_features(frame, **VARIANTS[variant], n_threads=n_threads)
+
+
+@every_variant
+def test_whole_segments_cut_from_a_table_are_a_table(variant):
+    table = build_features(SAMPLE, **VARIANTS[variant])
+    first, last = SAMPLE_STARTS[1], SAMPLE_STARTS[3]
+    part = table.cut(first, last)
+    alone = build_features(SAMPLE.iloc[first:last], **VARIANTS[variant])
+    assert_same_rows(part, alone, last - first)
+    assert part.starts.tolist() == alone.starts.tolist() and np.array_equal(part.is_flip, alone.is_flip)
+    for wrong in ((first + 1, last), (first, last - 1), (last, first), (first, first)):
+        with pytest.raises(ValueError, match="not whole segments"):
+            table.cut(*wrong)
 
 
 @every_variant
@@ -177,3 +248,36 @@ def test_any_factor_leaves_primary_unchanged(frame, factor):
     scaled[PRICE_COLUMNS] *= factor
     table = build_features(frame, **VARIANTS["primary"])
     assert np.abs(build_features(scaled, **VARIANTS["primary"]).values - table.values).max() <= 1e-6
+
+
+@quick
+@given(frame=tick_frames(), factor=st.floats(1e-3, 1e3))
+def test_any_factor_leaves_the_older_set_unchanged_where_prices_moved(frame, factor):
+    # sqrt(19) * 1e-8 / std is what the 1e-8 can do to a score: 1e-4 from a std of 4.4e-4 points on, after scaling.
+    scaled = frame.copy()
+    scaled[PRICE_COLUMNS] *= factor
+    table = build_features(frame, **VARIANTS["relative_transform11"])
+    other = build_features(scaled, **VARIANTS["relative_transform11"])
+    difference = np.abs(other.values - table.values)
+    assert difference[:, :7].max() <= 1e-4
+    ends = [*table.starts[1:], len(frame)]
+    for first, end in zip(table.starts, ends, strict=True):
+        for column, name in enumerate(PRICE_COLUMNS):
+            std = scaled[name].iloc[first:end].rolling(20, min_periods=1).std(ddof=0).to_numpy()
+            assert (difference[first:end, 7 + column][std > 4.5e-4] <= 1e-4).all()
+
+
+@every_variant
+@quick
+@given(data=st.data())
+def test_everything_after_any_bar_may_change(variant, data):
+    # the longer sample, whose bars up to t are known to the last bit whatever follows: prices, stamps and length
+    t = data.draw(st.integers(0, len(SAMPLE) - 2))
+    table = build_features(SAMPLE, **VARIANTS[variant])
+    changed = SAMPLE.iloc[: t + 1 + data.draw(st.integers(1, len(SAMPLE) - t - 1))].copy()
+    factor = data.draw(st.floats(0.5, 2.0))
+    changed.iloc[t + 1 :, :4] = changed.iloc[t + 1 :, :4].to_numpy() * factor
+    stamps = changed.index.to_series()
+    stamps.iloc[t + 1 :] += pd.Timedelta(minutes=data.draw(st.integers(0, 10)))
+    changed = changed.set_index(pd.DatetimeIndex(stamps, name="ts"))
+    assert_same_rows(build_features(changed, **VARIANTS[variant]), table, t + 1)

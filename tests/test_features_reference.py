@@ -1,5 +1,6 @@
 """The feature tables against the slow reference, and against six bars worked by hand."""
 
+import itertools
 import math
 
 import numpy as np
@@ -60,6 +61,16 @@ def test_consol_proxy_equals_the_reference(zigzag):
     features = relativity11(*prices_of(frame), starts, zigzag=zigzag)
     assert largest_difference(table, np.column_stack([features, consol_proxy(features)])) < 1e-6
     assert list(table.names)[-1] == "consol_proxy"
+
+
+@pytest.mark.parametrize("spread", [1e-4, 0.01, 0.2])
+def test_log_returns_of_small_and_large_steps(spread):
+    # steps up to 4 % follow a short series, larger ones the logarithm itself
+    generator = np.random.default_rng(17)
+    close = 15_000.0 * np.exp(np.cumsum(generator.normal(0, spread, 400)))
+    table = build_features(frame_of(close, close, close, close), feature_set="relative_transform11")
+    expected = np.array([0.0, *(math.log(b / a) for a, b in itertools.pairwise(close))])
+    np.testing.assert_allclose(table.values[:, 3], expected, rtol=1e-7, atol=1e-12)
 
 
 def test_ohlc4_is_the_raw_prices():

@@ -15,6 +15,7 @@ from moola_lib.files import (
     plain,
     read_json,
     replace_atomically,
+    replace_folder_atomically,
     write_json,
     write_text,
 )
@@ -42,6 +43,47 @@ def test_the_new_content_appears_only_when_complete(tmp_path):
 def test_an_unwritable_place_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot write"), replace_atomically(tmp_path / "file" / "a.txt"):
+        pass
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "deep" / "table"
+    with replace_folder_atomically(folder) as temporary:
+        (temporary / "a.txt").write_text("old")
+        assert not folder.exists()
+    assert (folder / "a.txt").read_text() == "old"
+    with pytest.raises(RuntimeError), replace_folder_atomically(folder) as temporary:
+        (temporary / "a.txt").write_text("half of the ne")
+        raise RuntimeError
+    assert (folder / "a.txt").read_text() == "old"
+    with replace_folder_atomically(folder) as temporary:
+        (temporary / "b.txt").write_text("new")
+    assert [path.name for path in folder.iterdir()] == ["b.txt"]
+    assert list(folder.parent.iterdir()) == [folder]
+    assert folder.stat().st_mode & 0o555 == folder.parent.stat().st_mode & 0o555
+
+
+def test_a_folder_that_cannot_be_replaced_is_kept(tmp_path, monkeypatch):
+    folder = tmp_path / "table"
+    with replace_folder_atomically(folder) as temporary:
+        (temporary / "a.txt").write_text("old")
+    rename = Path.rename
+
+    def fail_for_the_new(self, target):
+        if self.suffix == ".partial":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_for_the_new)
+    with pytest.raises(UserError, match="Input/output error"), replace_folder_atomically(folder):
+        pass
+    assert (folder / "a.txt").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_in_an_unwritable_place_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write"), replace_folder_atomically(tmp_path / "file" / "table"):
         pass
 
 

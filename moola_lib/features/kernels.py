@@ -1,4 +1,9 @@
-"""The compiled passes: one visit per bar, state restarted at each segment."""
+"""The compiled passes: one visit per bar, state restarted at each segment.
+
+A segment may be filled in one call or in several: the `extend_` functions take
+what was known before (a few bars and a state) and go on from there, so that the
+batch and the stream are the same code.
+"""
 
 import numba
 import numpy as np
@@ -16,6 +21,15 @@ PRIMARY, LEGACY = 0, 1
 LEGACY_CLOSE_ATR = 1.2
 LEGACY_WICK_ATR = 0.5
 LEGACY_WICK_BARS = 5
+HISTORY_BARS = Z_BARS - 1  # earlier bars a row may read; the ten true ranges need ten
+BLOCK_BARS = 512  # bars of the older set whose scratch stays in the fastest cache
+SMALL_STEP = 0.02  # half the relative step up to which four terms give a log return to 3e-15
+
+# What a segment's bars so far leave behind, as places in one float64 array. Extremes,
+# candidate and swings of a down leg are negated prices; `_AT` counts bars in the segment.
+SEEN, EMA, LEG, EXTREME, EXTREME_AT, CANDIDATE, CANDIDATE_AT = range(7)
+SWING_HIGH, SWING_HIGH_AT, SWING_LOW, SWING_LOW_AT = range(7, 11)
+N_STATE = 11
 
 
 @numba.njit(cache=True, inline="always")
@@ -23,7 +37,31 @@ def _clip(value, low, high):
     return min(max(value, low), high)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
+def are_finite(open_, high, low, close):
+    """Tell whether every price is finite; done for a segment, it warms the cache for the pass that follows."""
+    n_wrong = 0
+    for series in (open_, high, low, close):
+        for t in range(len(series)):
+            n_wrong += not abs(series[t]) < np.inf  # false for NaN as well
+    return n_wrong == 0
+
+
+@numba.njit(cache=True, nogil=True)
+def reset_state(state):
+    """Forget every bar: the next one begins a segment.
+
+    Parameters
+    ----------
+    state : ndarray (N_STATE,), float64
+        Written.
+    """
+    state[:] = 0.0
+    state[CANDIDATE] = -np.inf
+    state[SWING_HIGH] = state[SWING_LOW] = np.nan
+
+
+@numba.njit(cache=True, nogil=True)
 def relativity11(open_, high, low, close, starts, rule, k, with_consol, values, is_flip):
     """Fill the eleven columns of `relativity11`, and `consol_proxy` as a twelfth if asked.
 
@@ -42,30 +80,63 @@ def relativity11(open_, high, low, close, starts, rule, k, with_consol, values, 
         Written.
     is_flip : ndarray (n_bars,), bool
         Written: True where a swing is confirmed.
+
+    Returns
+    -------
+    bool
+        Whether every price is finite; if not, the rows mean nothing.
     """
+    state = np.empty(N_STATE)
+    is_finite = True
     for segment in range(len(starts)):
         first = starts[segment]
         last = starts[segment + 1] if segment + 1 < len(starts) else len(close)
+        reset_state(state)
         o, h, l, c = open_[first:last], high[first:last], low[first:last], close[first:last]
-        _fill_segment(o, h, l, c, rule, k, with_consol, values[first:last], is_flip[first:last])
+        rows, flips = values[first:last], is_flip[first:last]
+        is_finite &= extend_relativity11(o, h, l, c, 0, state, rule, k, with_consol, rows, flips)
+    return is_finite
 
 
-@numba.njit(cache=True, error_model="numpy")  # no check for division by 0: divisors have floors
-def _fill_segment(open_, high, low, close, rule, k, with_consol, values, is_flip):
-    """Fill one segment's rows; prices of a down leg are negated, so that both legs follow one rule."""
-    atrs = _average_true_range(high, low, close)
-    ema = high[0] - low[0]
-    leg = 0.0
-    extreme, extreme_at = 0.0, 0
-    candidate, candidate_at = -np.inf, 0
-    swing_high, swing_high_at = np.nan, 0
-    swing_low, swing_low_at = np.nan, 0
+@numba.njit(cache=True, nogil=True, error_model="numpy")  # no check for division by 0: divisors have floors
+def extend_relativity11(open_, high, low, close, n_before, state, rule, k, with_consol, values, is_flip):
+    """Fill the rows of a segment's next bars; prices of a down leg are negated, so that both legs follow one rule.
+
+    Parameters
+    ----------
+    open_, high, low, close : ndarray (n_before + n,), float64
+        The new bars, after the segment's last `n_before`: all there are, or at least HISTORY_BARS.
+    n_before : int
+    state : ndarray (N_STATE,), float64
+        After the bars before; moved on to the last bar.
+    rule, k, with_consol
+        As for `relativity11`.
+    values : ndarray (n, 11 or 12), float32
+        Written, as is `is_flip`.
+    is_flip : ndarray (n,), bool
+
+    Returns
+    -------
+    bool
+        Whether the new bars' prices are finite; if not, rows and state mean nothing.
+    """
+    atrs = _average_true_range(high, low, close)[n_before:]
+    open_, high, low, close = open_[n_before:], high[n_before:], low[n_before:], close[n_before:]
+    seen = int(state[SEEN])
+    ema = state[EMA] if seen > 0 else high[0] - low[0]
+    leg, extreme, extreme_at = state[LEG], state[EXTREME], int(state[EXTREME_AT])
+    candidate, candidate_at = state[CANDIDATE], int(state[CANDIDATE_AT])
+    swing_high, swing_high_at = state[SWING_HIGH], int(state[SWING_HIGH_AT])
+    swing_low, swing_low_at = state[SWING_LOW], int(state[SWING_LOW_AT])
     unseen = UNSEEN if rule == PRIMARY else 0.0
-    for t in range(len(close)):
-        o, h, l, c = open_[t], high[t], low[t], close[t]
+    bodies = 0.0
+    for row in range(len(close)):
+        t = seen + row
+        o, h, l, c = open_[row], high[row], low[row], close[row]
         size = h - l
         ema += RANGE_EMA_ALPHA * (size - ema)
-        atr = atrs[t]
+        bodies += c - o
+        atr = atrs[row]
         unit = atr if atr > 0.0 else ATR_FLOOR
 
         flipped = False
@@ -92,7 +163,7 @@ def _fill_segment(open_, high, low, close, rule, k, with_consol, values, is_flip
                     swing_low, swing_low_at = -extreme, extreme_at
                 leg, extreme, extreme_at = -leg, -bottom, t
                 candidate, candidate_at = extreme, t
-        is_flip[t] = flipped
+        is_flip[row] = flipped
 
         # one division each for what several columns divide by: divisions are most of a bar's arithmetic
         per_range = 1.0 / max(size, EPSILON)
@@ -107,24 +178,32 @@ def _fill_segment(open_, high, low, close, rule, k, with_consol, values, is_flip
         if not np.isnan(swing_low):
             to_low = _clip((c - swing_low) * per_unit, -3.0, 3.0)
             since_low = _clip((t - swing_low_at) * PER_SWING_SCALE, 0.0, 3.0)
-        values[t, 0] = _clip((o - l) * per_range, 0.0, 1.0)
-        values[t, 1] = _clip((c - l) * per_range, 0.0, 1.0)
-        values[t, 2] = body
-        values[t, 3] = _clip((h - max(o, c)) * per_range, 0.0, 1.0)
-        values[t, 4] = _clip((min(o, c) - l) * per_range, 0.0, 1.0)
-        values[t, 5] = range_z
-        values[t, 6] = to_high
-        values[t, 7] = to_low
-        values[t, 8] = since_high
-        values[t, 9] = since_low
-        values[t, 10] = _clip(range_z * leg * body, -2.0, 2.0)
+        values[row, 0] = _clip((o - l) * per_range, 0.0, 1.0)
+        values[row, 1] = _clip((c - l) * per_range, 0.0, 1.0)
+        values[row, 2] = body
+        values[row, 3] = _clip((h - max(o, c)) * per_range, 0.0, 1.0)
+        values[row, 4] = _clip((min(o, c) - l) * per_range, 0.0, 1.0)
+        values[row, 5] = range_z
+        values[row, 6] = to_high
+        values[row, 7] = to_low
+        values[row, 8] = since_high
+        values[row, 9] = since_low
+        values[row, 10] = _clip(range_z * leg * body, -2.0, 2.0)
         if with_consol:
-            values[t, 11] = consol_proxy(range_z, body, since_high, since_low)
+            values[row, 11] = consol_proxy(range_z, body, since_high, since_low)
+
+    state[SEEN], state[EMA] = seen + len(close), ema
+    state[LEG], state[EXTREME], state[EXTREME_AT] = leg, extreme, extreme_at
+    state[CANDIDATE], state[CANDIDATE_AT] = candidate, candidate_at
+    state[SWING_HIGH], state[SWING_HIGH_AT] = swing_high, swing_high_at
+    state[SWING_LOW], state[SWING_LOW_AT] = swing_low, swing_low_at
+    # one price that is not finite spoils these sums for good; looking at each would be one more pass over memory
+    return np.isfinite(ema) and np.isfinite(bodies)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _average_true_range(high, low, close):
-    """Return one segment's mean of the last ten true ranges, fewer while warming; bar 0 has none (0).
+    """Return the mean of the last ten true ranges, fewer while warming; the first bar has none (0).
 
     A loop of its own, over bars that do not depend on each other, compiles to vector instructions.
     """
@@ -147,45 +226,123 @@ def _average_true_range(high, low, close):
     return atr
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def consol_proxy(range_z, body, since_high, since_low):
     """Return (1 - range_z/3)(1 - |body|) times the mean bars since a swing, clipped to [0, 3]."""
     return _clip((1 - range_z / 3) * (1 - abs(body)) * (since_high + since_low) / 2, 0.0, 3.0)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def relative_transform11(open_, high, low, close, starts, values):
     """Fill the eleven columns of the older set: log returns, candle ratios, trailing z-scores.
 
     Parameters
     ----------
     open_, high, low, close : ndarray (n_bars,), float64
-        Points.
+        Points, above 0.
     starts : ndarray (n_segments,), int64
     values : ndarray (n_bars, 11), float32
         Written.
+
+    Returns
+    -------
+    bool
+        Whether every price is finite; if not, the rows mean nothing.
     """
-    n = len(close)
+    is_finite = True
     for segment in range(len(starts)):
         first = starts[segment]
-        last = starts[segment + 1] if segment + 1 < len(starts) else n
-        for t in range(first, last):
-            oldest = max(first, t - Z_BARS + 1)
-            count = t - oldest + 1
-            for column, series in enumerate((open_, high, low, close)):
-                values[t, column] = np.log(series[t] / series[t - 1]) if t > first else 0.0
-                # deviations from the current price: a constant run then has a mean of exactly 0
-                current = series[t]
-                mean = 0.0
-                for j in range(oldest, t + 1):
-                    mean += series[j] - current
-                mean /= count
-                variance = 0.0
-                for j in range(oldest, t + 1):
-                    variance += (series[j] - current - mean) ** 2
-                z = -mean / (np.sqrt(variance / count) + Z_EPSILON)
-                values[t, 7 + column] = _clip(z, -10.0, 10.0) if t > first else 0.0
-            width = high[t] - low[t] + Z_EPSILON
-            values[t, 4] = abs(close[t] - open_[t]) / width
-            values[t, 5] = (high[t] - max(open_[t], close[t])) / width
-            values[t, 6] = (min(open_[t], close[t]) - low[t]) / width
+        last = starts[segment + 1] if segment + 1 < len(starts) else len(close)
+        for t in range(first, last, BLOCK_BARS):
+            end = min(t + BLOCK_BARS, last)
+            at = max(first, t - HISTORY_BARS)
+            o, h, l, c = open_[at:end], high[at:end], low[at:end], close[at:end]
+            is_finite &= are_finite(o, h, l, c)
+            extend_relative_transform11(o, h, l, c, t - at, values[t:end])
+    return is_finite
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def extend_relative_transform11(open_, high, low, close, n_before, values):
+    """Fill the rows of a segment's next bars.
+
+    Parameters
+    ----------
+    open_, high, low, close : ndarray (n_before + n,), float64
+        The new bars, after the segment's last `n_before`: all there are, or at least HISTORY_BARS.
+    n_before : int
+    values : ndarray (n, 11), float32
+        Written.
+    """
+    n = len(close) - n_before
+    column = np.empty(n, np.float32)  # filled by vector instructions, then dealt out to the rows
+    for place, series in enumerate((open_, high, low, close)):
+        _log_returns(series, n_before, column)
+        for row in range(n):
+            values[row, place] = column[row]
+        _trailing_scores(series, n_before, column)
+        for row in range(n):
+            values[row, 7 + place] = column[row]
+    open_, high, low, close = open_[n_before:], high[n_before:], low[n_before:], close[n_before:]
+    for row in range(n):
+        o, h, l, c = open_[row], high[row], low[row], close[row]
+        per_width = 1.0 / (h - l + Z_EPSILON)
+        values[row, 4] = abs(c - o) * per_width
+        values[row, 5] = (h - max(o, c)) * per_width
+        values[row, 6] = (min(o, c) - l) * per_width
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _log_returns(series, n_before, out):
+    """Fill the new bars' log returns as 2 artanh((a - b)/(a + b)), whose series is short for everyday steps."""
+    if n_before == 0:
+        out[0] = 0.0
+        n_before, out = 1, out[1:]
+    now, last = series[n_before:], series[n_before - 1 :]
+    has_large = False
+    for t in range(len(now)):
+        step = (now[t] - last[t]) / (now[t] + last[t])
+        square = step * step
+        out[t] = 2.0 * step * (1.0 + square * (1 / 3 + square * (1 / 5 + square * (1 / 7))))
+        has_large |= abs(step) > SMALL_STEP
+    if has_large:
+        for t in range(len(now)):
+            if abs((now[t] - last[t]) / (now[t] + last[t])) > SMALL_STEP:
+                out[t] = np.log(now[t] / last[t])
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _trailing_scores(series, n_before, out):
+    """Fill the new bars' z-scores among the last Z_BARS, fewer while warming.
+
+    Sums are of deviations from the current price: a constant run scores exactly
+    0, and no score can pass sqrt(Z_BARS - 1), so that the mean of squares less
+    the squared mean loses one digit at most.
+    """
+    n = len(series)
+    for t in range(n_before, min(HISTORY_BARS, n)):
+        total = squares = 0.0
+        for j in range(t):
+            deviation = series[t] - series[j]
+            total += deviation
+            squares += deviation * deviation
+        out[t - n_before] = _score(total, squares, t + 1)
+    first = max(HISTORY_BARS, n_before)
+    if first >= n:
+        return
+    oldest, now, full = series[first - HISTORY_BARS :], series[first:], out[first - n_before :]
+    for t in range(len(now)):
+        total = squares = 0.0
+        for j in range(HISTORY_BARS):
+            deviation = now[t] - oldest[t + j]
+            total += deviation
+            squares += deviation * deviation
+        full[t] = _score(total, squares, Z_BARS)
+
+
+@numba.njit(cache=True, inline="always", error_model="numpy")
+def _score(total, squares, count):
+    """Return the z-score of the current price from its sums of deviations."""
+    mean = total / count
+    variance = max(squares / count - mean * mean, 0.0)
+    return _clip(mean / (np.sqrt(variance) + Z_EPSILON), -10.0, 10.0)

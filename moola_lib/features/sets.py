@@ -1,6 +1,11 @@
 """The feature sets: names, ranges and versions, in one place."""
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
+
+from moola_lib.errors import UserError
 
 WARM_UP_BARS = 20  # a segment's first rows, not valid in any set
 INF = float("inf")
@@ -69,3 +74,55 @@ FEATURE_SETS = {
 # Columns that may be added to any of the sets above. `position` depends on the
 # window, so it is appended when windows are gathered.
 EXTRA_COLUMNS = {"consol_proxy": (0, 3), "position": (0, 1)}
+ZIGZAGS = ("primary", "legacy")
+
+
+def describe_set(feature_set="relativity11", zigzag="primary", k=3.0, extra=(), max_gap_minutes=5.0):
+    """Check the options of a feature set; return what a table made with them holds.
+
+    Parameters
+    ----------
+    feature_set, zigzag, k, extra, max_gap_minutes
+        As for `build_features`.
+
+    Returns
+    -------
+    dict
+        `names` (tuple of str), `ranges` (n_features, 2) float64, `set_id`,
+        `version` and `options`, as in FeatureTable.
+
+    Raises
+    ------
+    UserError
+        The set, rule or extra column is unknown, or k or the gap is not a positive number.
+    """
+    if feature_set not in FEATURE_SETS:
+        raise UserError(f"feature set {feature_set!r} is not known; choose one of {', '.join(FEATURE_SETS)}")
+    if zigzag not in ZIGZAGS:
+        raise UserError(f"zigzag {zigzag!r} is not known; choose one of {', '.join(ZIGZAGS)}")
+    unknown = [name for name in extra if name not in EXTRA_COLUMNS]
+    if unknown:
+        raise UserError(f"extra column {unknown[0]!r} is not known; choose from {', '.join(EXTRA_COLUMNS)}")
+    if "consol_proxy" in extra and feature_set != "relativity11":
+        raise UserError(f"consol_proxy is made from relativity11's columns; it does not go with {feature_set}")
+    for name, value in (("k", k), ("max_gap_minutes", max_gap_minutes)):
+        if not 0 < value < math.inf:
+            raise UserError(f"{name} = {value} is not allowed; give a number above 0")
+    spec = FEATURE_SETS[feature_set]
+    columns = [name for name in extra if name != "position"]
+    set_id = f"{spec.name}.v{spec.version}"
+    if feature_set == "relativity11":
+        set_id += f"/{zigzag}" + (f"/k={k:g}" if zigzag == "primary" else "")
+    return {
+        "names": (*spec.columns, *columns),
+        "ranges": np.array([*spec.ranges, *(EXTRA_COLUMNS[name] for name in columns)], np.float64),
+        "set_id": set_id + "".join(f"+{name}" for name in extra),
+        "version": spec.version,
+        "options": {
+            "feature_set": feature_set,
+            "zigzag": zigzag,
+            "k": float(k),
+            "extra": list(extra),
+            "max_gap_minutes": float(max_gap_minutes),
+        },
+    }

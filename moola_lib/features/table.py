@@ -1,18 +1,20 @@
 """The feature table: every bar featurised once, windows are views of it."""
 
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from moola_lib.errors import UserError
 from moola_lib.features import kernels
-from moola_lib.features.sets import EXTRA_COLUMNS, FEATURE_SETS, WARM_UP_BARS
+from moola_lib.features.sets import WARM_UP_BARS, describe_set
 from moola_lib.files import read_json, replace_atomically, write_json
 from moola_lib.market.bars import PRICES, Bars
 from moola_lib.market.segments import segment_starts
 
-ZIGZAGS = {"primary": kernels.PRIMARY, "legacy": kernels.LEGACY}
+RULES = {"primary": kernels.PRIMARY, "legacy": kernels.LEGACY}
+ARRAYS = ("values", "is_valid", "starts", "is_flip")
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,36 @@ class FeatureTable:
         """True where `position` is to be appended to windows."""
         return "position" in self.options["extra"]
 
-    def save(self, folder, *, bars_fingerprint):
-        """Write `values.npy`, `is_valid.npy`, `starts.npy`, `is_flip.npy` and `metadata.json`."""
+    def cut(self, first, last):
+        """Return the rows of bars `first` to `last` (exclusive) as a table of their own.
+
+        Raises
+        ------
+        ValueError
+            `first` or `last` lies inside a segment: what is left of it would lack its warm-up.
+        """
+        edges = {*self.starts.tolist(), len(self)}
+        if not {first, last} <= edges or first >= last:
+            raise ValueError(f"bars {first} to {last} are not whole segments")
+        starts = self.starts[(self.starts >= first) & (self.starts < last)] - first
+        rows = slice(first, last)
+        return replace(
+            self, values=self.values[rows], is_valid=self.is_valid[rows], starts=starts, is_flip=self.is_flip[rows]
+        )
+
+    def save(self, folder, *, bars_fingerprint, **facts):
+        """Write `values.npy`, `is_valid.npy`, `starts.npy`, `is_flip.npy` and `metadata.json`.
+
+        Parameters
+        ----------
+        folder : str or Path
+        bars_fingerprint : str
+            Of the bars the table was made from; `load` compares it.
+        **facts
+            Further entries of `metadata.json`, such as where the bars came from.
+        """
         folder = Path(folder)
-        for name in ("values", "is_valid", "starts", "is_flip"):
+        for name in ARRAYS:
             with replace_atomically(folder / f"{name}.npy") as path, open(path, "wb") as stream:
                 np.save(stream, getattr(self, name))
         write_json(
@@ -78,10 +106,20 @@ class FeatureTable:
                 "names": self.names,
                 "ranges": [[str(low), str(high)] for low, high in self.ranges],
                 "n_bars": len(self),
+                "n_segments": len(self.starts),
+                "valid_share": float(self.is_valid.mean()),
+                "non_zero_shares": self.non_zero_shares(),
                 "options": self.options,
                 "bars_fingerprint": bars_fingerprint,
+                **facts,
             },
         )
+
+    def non_zero_shares(self):
+        """Return each column's share of valid rows that are not 0, (n_features,) float64; NaN without valid rows."""
+        n_valid = np.count_nonzero(self.is_valid)
+        counts = [np.count_nonzero(column[self.is_valid]) for column in self.values.T]
+        return np.array(counts) / n_valid if n_valid else np.full(self.n_features, np.nan)
 
     @classmethod
     def load(cls, folder, *, bars_fingerprint=None):
@@ -90,33 +128,42 @@ class FeatureTable:
         Raises
         ------
         UserError
-            A file is missing, or the table was made from other bars.
+            A file is missing or does not go with the others, or the table was made from other bars.
         """
         folder = Path(folder)
         card = read_json(folder / "metadata.json")
-        if bars_fingerprint is not None and card["bars_fingerprint"] != bars_fingerprint:
+        try:
+            facts = {name: card[name] for name in ("set_id", "version", "options")}
+            facts |= {"names": tuple(card["names"]), "ranges": np.array(card["ranges"], dtype=np.float64)}
+            n_bars, made_from = card["n_bars"], card["bars_fingerprint"]
+        except (KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"{folder} was made from bars {card['bars_fingerprint']}, not from these ({bars_fingerprint}); "
+                f"{folder / 'metadata.json'} does not describe a feature table ({error!r}); build the features again"
+            ) from error
+        if bars_fingerprint is not None and made_from != bars_fingerprint:
+            raise UserError(
+                f"{folder} was made from bars {made_from}, not from these ({bars_fingerprint}); "
                 "build the features again"
             )
         arrays = {}
-        for name in ("values", "is_valid", "starts", "is_flip"):
+        for name in ARRAYS:
             try:
                 arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r" if name == "values" else None)
             except (OSError, ValueError) as error:
                 raise UserError(f"{folder / name}.npy cannot be read ({error}); build the features again") from error
-        ranges = np.array(card["ranges"], dtype=np.float64)
-        return cls(
-            **arrays,
-            names=tuple(card["names"]),
-            ranges=ranges,
-            set_id=card["set_id"],
-            version=card["version"],
-            options=card["options"],
-        )
+        expected = {"values": (n_bars, len(facts["names"])), "is_valid": (n_bars,), "is_flip": (n_bars,)}
+        for name, shape in expected.items():
+            if arrays[name].shape != shape:
+                raise UserError(
+                    f"{folder / name}.npy has the shape {arrays[name].shape}, metadata.json says {shape}; "
+                    "build the features again"
+                )
+        return cls(**arrays, **facts)
 
 
-def build_features(bars, feature_set="relativity11", zigzag="primary", *, k=3.0, extra=(), max_gap_minutes=5.0):
+def build_features(
+    bars, feature_set="relativity11", zigzag="primary", *, k=3.0, extra=(), max_gap_minutes=5.0, n_threads=1
+):
     """Compute a feature set for every bar in one compiled pass.
 
     Parameters
@@ -135,6 +182,8 @@ def build_features(bars, feature_set="relativity11", zigzag="primary", *, k=3.0,
         `position` is appended when windows are gathered.
     max_gap_minutes : float
         Longest gap inside a segment.
+    n_threads : int
+        Threads that share out the segments; the table is the same to the bit.
 
     Returns
     -------
@@ -143,58 +192,82 @@ def build_features(bars, feature_set="relativity11", zigzag="primary", *, k=3.0,
     Raises
     ------
     UserError
-        The set, rule or extra column is unknown, or prices are not finite.
+        An option is unknown or out of range, or prices are not finite.
     """
-    if feature_set not in FEATURE_SETS:
-        raise UserError(f"feature set {feature_set!r} is not known; choose one of {', '.join(FEATURE_SETS)}")
-    if zigzag not in ZIGZAGS:
-        raise UserError(f"zigzag {zigzag!r} is not known; choose one of {', '.join(ZIGZAGS)}")
-    unknown = [name for name in extra if name not in EXTRA_COLUMNS]
-    if unknown:
-        raise UserError(f"extra column {unknown[0]!r} is not known; choose from {', '.join(EXTRA_COLUMNS)}")
-    with_consol = "consol_proxy" in extra
-    if with_consol and feature_set != "relativity11":
-        raise UserError(f"consol_proxy is made from relativity11's columns; it does not go with {feature_set}")
-
+    described = describe_set(feature_set, zigzag, k, extra, max_gap_minutes)
     frame = bars.frame if isinstance(bars, Bars) else bars
     prices = [np.ascontiguousarray(frame[name].to_numpy(np.float64)) for name in PRICES]
-    if not all(np.isfinite(series).all() for series in prices):
-        raise UserError("a price is missing or infinite; load the bars with load_bars, which drops such rows")
-    starts = segment_starts(frame, max_gap_minutes=max_gap_minutes)
-    spec = FEATURE_SETS[feature_set]
-    values = np.empty((len(frame), len(spec.columns) + with_consol), np.float32)
-    is_flip = np.zeros(len(frame), bool)
-    set_id = f"{spec.name}.v{spec.version}"
-    if feature_set == "relativity11":
-        set_id += f"/{zigzag}" + (f"/k={k:g}" if zigzag == "primary" else "")
-        kernels.relativity11(*prices, starts, ZIGZAGS[zigzag], float(k), with_consol, values, is_flip)
-    elif feature_set == "relative_transform11":
-        kernels.relative_transform11(*prices, starts, values)
+    return fill_table(prices, segment_starts(frame, max_gap_minutes=max_gap_minutes), described, n_threads=n_threads)
+
+
+def fill_table(prices, starts, described, *, n_threads=1):
+    """Compute a table from arrays, where the segments are known.
+
+    Parameters
+    ----------
+    prices : list of 4 ndarray (n_bars,), float64
+        Open, high, low and close.
+    starts : ndarray (n_segments,), int64
+    described : dict
+        Of `describe_set`.
+    n_threads : int
+
+    Returns
+    -------
+    FeatureTable
+
+    Raises
+    ------
+    UserError
+        A price is not finite.
+    """
+    n_bars = len(prices[0])
+    values = np.empty((n_bars, len(described["names"])), np.float32)
+    is_flip = np.zeros(n_bars, bool)
+
+    def fill(first_segment, last_segment):
+        first = starts[first_segment] if first_segment < len(starts) else n_bars
+        last = starts[last_segment] if last_segment < len(starts) else n_bars
+        part = [series[first:last] for series in prices]
+        own_starts = starts[first_segment:last_segment] - first
+        return _fill_rows(part, own_starts, described["options"], values[first:last], is_flip[first:last])
+
+    shares = np.searchsorted(starts, np.linspace(0, n_bars, max(n_threads, 1) + 1))  # segments, about equal in bars
+    shares[-1] = len(starts)
+    if n_threads > 1:
+        with ThreadPoolExecutor(n_threads) as pool:
+            is_finite = all(pool.map(fill, shares[:-1], shares[1:]))
     else:
-        np.stack(prices, axis=1, out=values, casting="same_kind")
-    columns = [name for name in extra if name != "position"]
-    return FeatureTable(
-        values=values,
-        is_valid=_warmed_up(starts, len(frame)),
-        starts=starts,
-        names=(*spec.columns, *columns),
-        ranges=np.array([*spec.ranges, *(EXTRA_COLUMNS[name] for name in columns)], np.float64),
-        set_id=set_id + "".join(f"+{name}" for name in extra),
-        version=spec.version,
-        is_flip=is_flip,
-        options={
-            "feature_set": feature_set,
-            "zigzag": zigzag,
-            "k": float(k),
-            "extra": list(extra),
-            "max_gap_minutes": float(max_gap_minutes),
-        },
-    )
+        is_finite = fill(0, len(starts))
+    check_finite(is_finite)
+    return FeatureTable(values=values, is_valid=_warmed_up(starts, n_bars), starts=starts, is_flip=is_flip, **described)
+
+
+def _fill_rows(prices, starts, options, values, is_flip):
+    """Fill the rows of whole segments with the set that the options name; tell whether every price is finite."""
+    if options["feature_set"] == "relativity11":
+        rule, with_consol = RULES[options["zigzag"]], "consol_proxy" in options["extra"]
+        return kernels.relativity11(*prices, starts, rule, options["k"], with_consol, values, is_flip)
+    if options["feature_set"] == "relative_transform11":
+        return kernels.relative_transform11(*prices, starts, values)
+    np.stack(prices, axis=1, out=values, casting="same_kind")
+    return kernels.are_finite(*prices)
+
+
+def check_finite(is_finite):
+    """Refuse prices that are not finite.
+
+    Raises
+    ------
+    UserError
+    """
+    if not is_finite:
+        raise UserError("a price is missing or infinite; load the bars with load_bars, which drops such rows")
 
 
 def _warmed_up(starts, n_bars):
     """Tell which bars lie past the first 20 of their segment, (n_bars,) bool."""
     is_valid = np.ones(n_bars, bool)
-    for first in starts:  # past the end of a short segment lie first rows of the next
+    for first in starts.tolist():  # past the end of a short segment lie first rows of the next
         is_valid[first : first + WARM_UP_BARS] = False
     return is_valid

@@ -1,0 +1,249 @@
+"""Features of many instruments, one table a month, in several processes; a killed run continues."""
+
+import contextlib
+import itertools
+import os
+import re
+import shutil
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow
+import pyarrow.parquet
+
+from moola_lib.errors import UserError
+from moola_lib.features.sets import describe_set
+from moola_lib.features.table import build_features
+from moola_lib.files import fingerprint, lock_folder, read_json, replace_folder_atomically, write_json
+from moola_lib.market.bars import Bars, load_bars
+from moola_lib.market.segments import trade_dates
+from moola_lib.runs.tables import describe_origin
+
+BAR_FILES = (".parquet", ".csv", ".txt", ".gz", ".zst", ".dbn")
+MANIFEST = "manifest.json"
+
+
+def write_tables(source, folder, *, reading=None, options=None, n_workers=None, overwrite=False, on_instrument=None):
+    """Featurise every instrument in a folder of bar files; continue where a killed run stopped.
+
+    `folder/INSTRUMENT/YYYY-MM/` is a feature table. A month holds the segments
+    that begin in it (by trade date), so that each row is the same as in the
+    whole series. `manifest.json` lists what is done. A finished month is
+    written again only if its bars, or the file they are in, have changed.
+
+    Parameters
+    ----------
+    source : str or Path
+        A folder: one instrument a file, or several symbols in one. A file
+        without symbols is named by its stem.
+    folder : str or Path
+    reading, options : dict, optional
+        Arguments of `load_bars` and `build_features`, the same for every file.
+    n_workers : int, optional
+        Processes of one thread each, default one per core; each holds one
+        instrument in memory.
+    overwrite : bool
+        Start anew where the manifest was made with other arguments.
+    on_instrument : callable(str), optional
+        Called with a line about each instrument that is done.
+
+    Returns
+    -------
+    list of str
+        A sentence for each file or instrument that could not be built.
+
+    Raises
+    ------
+    UserError
+        There is no bar file, the folder holds something else, an option is
+        wrong, or a worker was killed.
+    """
+    source, folder, reading, options = Path(source), Path(folder), reading or {}, options or {}
+    n_workers = os.cpu_count() or 1 if n_workers is None else n_workers
+    if n_workers < 1:
+        raise UserError(f"{n_workers} workers cannot work; give 1 or more")
+    described = describe_set(**options)
+    # as JSON gives it back, to be compared with a manifest
+    settings = {"set_id": described["set_id"], "options": described["options"], "reading": reading}
+    files = sorted(path for path in source.iterdir() if path.is_file() and path.suffix.lower() in BAR_FILES)
+    if not files:
+        raise UserError(f"{source} holds no bar file ({', '.join(BAR_FILES)}); give the folder that does")
+    before = _read_manifest(folder, settings, overwrite)
+    with lock_folder(folder), _processes(n_workers) as run:
+        if before["settings"] != settings:
+            for name in before["instruments"]:
+                shutil.rmtree(folder / name, ignore_errors=True)
+            before["instruments"] = {}
+        _remove_leftovers(folder)
+        done = before["instruments"]
+        _write_manifest(folder, settings, done)
+        jobs, broken = _plan_jobs(files, run(_symbols_in, files), done)
+        build = partial(_build_instrument, folder=folder, reading=reading, options=options)
+        for job, (entry, line) in zip(jobs, run(build, jobs), strict=True):
+            if entry is None:
+                broken.append(line)
+                continue
+            done[job["name"]] = entry
+            _write_manifest(folder, settings, done)
+            if on_instrument:
+                on_instrument(f"{job['name']} ({job['path'].name}): {line}")
+    return broken
+
+
+def month_parts(index, starts):
+    """Return the months of a series, cut at segments: each holds the segments that begin in it.
+
+    Parameters
+    ----------
+    index : DatetimeIndex, UTC
+        Stamps of the series.
+    starts : ndarray (n_segments,), int64
+
+    Returns
+    -------
+    list of (str, int, int)
+        Month "YYYY-MM" (of trade dates), first bar, bar after the last.
+    """
+    months = trade_dates(index[starts]).astype("datetime64[M]")
+    at = np.flatnonzero(np.r_[True, months[1:] != months[:-1]])
+    edges = [*starts[at].tolist(), len(index)]
+    return [(str(months[row]), *pair) for row, pair in zip(at, itertools.pairwise(edges), strict=True)]
+
+
+def _plan_jobs(files, symbols_by_file, done):
+    """Return a job for each instrument, and a sentence for each that two files hold."""
+    jobs, broken, owners = [], [], {}
+    for path, symbols in zip(files, symbols_by_file, strict=True):
+        for symbol in symbols:
+            name = re.sub(r"[^A-Za-z0-9._=-]+", "_", symbol or path.name.partition(".")[0]).lstrip(".") or "_"
+            if name in owners:
+                broken.append(f"{path.name}: {name} is in {owners[name]} as well; keep one file an instrument")
+                continue
+            owners[name] = path.name
+            jobs.append({"path": path, "symbol": symbol, "name": name, "known": done.get(name)})
+    return jobs, broken
+
+
+def _symbols_in(path):
+    """Return a file's symbols; its stem where it has none, None where only `load_bars` can tell."""
+    if ".dbn" in path.suffixes:
+        return [None]
+    try:
+        if path.suffix.lower() == ".parquet":
+            column = pyarrow.parquet.read_table(path, columns=["symbol"])["symbol"]
+            symbols = column.unique().to_pylist()
+        else:
+            symbols = pd.read_csv(path, usecols=["symbol"])["symbol"].unique().tolist()
+    except (ValueError, KeyError, OSError):  # no such column; or not readable, which `load_bars` will say better
+        symbols = []
+    return sorted(str(symbol) for symbol in symbols if not pd.isna(symbol)) or [path.name.partition(".")[0]]
+
+
+def _build_instrument(job, *, folder, reading, options):
+    """Write an instrument's months that are not there yet; return its entry and a line, or None and a sentence."""
+    path, known, target = job["path"], job["known"], folder / job["name"]
+    try:
+        content = fingerprint(path)
+        is_known = known is not None and known["source"] == path.name and known["content"] == content
+        if is_known and all((target / month / "metadata.json").is_file() for month in known["months"]):
+            return known, f"{len(known['months'])} months were there"
+        bars = load_bars(path, **reading, symbol=job["symbol"])
+        table = build_features(bars, **options)
+        months, n_written = {}, 0
+        for month, first, last in month_parts(bars.frame.index, table.starts):
+            part = table.cut(first, last)
+            own = Bars(bars.frame.iloc[first:last], bars.report)
+            facts = {"bars_fingerprint": own.fingerprint, **describe_origin(path, own.frame)}
+            months[month] = {"n_bars": len(part), "bars_fingerprint": facts["bars_fingerprint"]}
+            if not _is_written(target / month, part, facts):
+                with replace_folder_atomically(target / month) as temporary:
+                    part.save(temporary, **facts)
+                n_written += 1
+        for gone in set(known["months"] if known else ()) - set(months):
+            shutil.rmtree(target / gone, ignore_errors=True)
+    except UserError as error:
+        return None, str(error) if path.name in str(error) else f"{path.name}: {error}"
+    entry = {"source": path.name, "content": content, "n_bars": len(table), "months": months}
+    kept = f", {len(months) - n_written} were there" if n_written < len(months) else ""
+    return entry, f"{len(table):,} bars, {n_written} months written{kept}"
+
+
+def _is_written(folder, table, facts):
+    """Tell whether a month's folder holds this table: folders appear whole, so their metadata is enough."""
+    try:
+        card = read_json(folder / "metadata.json")
+    except UserError:
+        return False
+    same = {**facts, "set_id": table.set_id, "options": table.options}
+    same |= {name: facts[name].isoformat() for name in ("first_bar", "last_bar")}
+    return all(card.get(name) == value for name, value in same.items())
+
+
+def _read_manifest(folder, settings, overwrite):
+    """Return the folder's manifest, an empty one for a new folder; refuse what is not ours to continue."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; choose a folder for the features")
+    if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):
+        return {"settings": settings, "instruments": {}}
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"{folder} holds files but no {MANIFEST}; choose another folder for the features")
+    before = read_json(folder / MANIFEST)
+    if not {"settings", "instruments"} <= before.keys():
+        raise UserError(f"{folder / MANIFEST} is not a manifest of features; choose another folder")
+    if before["settings"] != settings and not overwrite:
+        raise UserError(
+            f"{folder} was made with {before['settings']}, not with {settings}; "
+            "choose another folder, or build it anew with --overwrite"
+        )
+    return before
+
+
+def _remove_leftovers(folder):
+    """Remove what a killed run had begun to write; the lock says that nobody else writes now."""
+    for leftover in (*folder.glob("*/.*.partial"), *folder.glob("*/.*.old")):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in folder.glob(f".{MANIFEST}.*"):
+        leftover.unlink()
+
+
+def _write_manifest(folder, settings, done):
+    """Write the manifest, instruments in order of name, so that equal work gives equal bytes."""
+    write_json(folder / MANIFEST, {"settings": settings, "instruments": dict(sorted(done.items()))})
+
+
+@contextlib.contextmanager
+def _processes(n_workers):
+    """Yield a `map` over worker processes, or the plain one for a single worker."""
+    if n_workers <= 1:
+        yield map
+        return
+    context = get_context("spawn")  # a fork would copy locks of threads that are not there
+    try:
+        with ProcessPoolExecutor(n_workers, mp_context=context, initializer=_begin_worker) as pool:
+            try:
+                yield pool.map
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was killed, perhaps for want of memory; run the same command again to continue, "
+            "with fewer --workers"
+        ) from error
+
+
+def _begin_worker():
+    """Use one thread, and end with the parent: killed, it cannot tell its workers."""
+    pyarrow.set_cpu_count(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+    parent_process().join()
+    os._exit(1)

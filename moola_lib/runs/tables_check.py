@@ -1,0 +1,250 @@
+"""`moola features --verify`: is a stored feature table what it says it is?"""
+
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from moola_lib.errors import UserError
+from moola_lib.features.sets import WARM_UP_BARS, describe_set
+from moola_lib.features.table import ARRAYS, build_features
+from moola_lib.files import read_json
+from moola_lib.labels.targets import WINDOW_BARS
+from moola_lib.market.bars import load_bars
+from moola_lib.runs.tables_by_month import MANIFEST
+from moola_lib.windows.places import window_places
+
+LEAST_VALID = 0.8
+LEAST_NON_ZERO = 0.5
+CHUNK_BARS = 100_000  # rows of a memory-mapped table looked at together
+CARD = ("set_id", "version", "names", "ranges", "n_bars", "options", "bars_fingerprint")
+
+
+def verify_table(folder, *, source=None, reading=None):
+    """Judge a stored table against its metadata, its set and its bars.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Of `FeatureTable.save` or `moola features`.
+    source : str or Path, optional
+        The file with the bars it was made from.
+    reading : dict, optional
+        Arguments of `load_bars` for that file.
+
+    Returns
+    -------
+    DataFrame
+        `check`, `value`, `target`, `verdict`: PASS, FAIL, or – where the check
+        does not apply, with the reason as its value.
+
+    Raises
+    ------
+    UserError
+        A file of the table cannot be read, or the bars cannot.
+    """
+    folder = Path(folder)
+    card, described, arrays = _read_table(folder)
+    bars = load_bars(source, **(reading or {})) if source is not None else None
+    facts = _measure(arrays["values"], arrays["is_valid"], described["ranges"])
+    rows = [
+        *_check_layout(card, arrays, described),
+        *_check_values(card, facts, described),
+        *_check_segments(card, facts, arrays),
+        *_check_splits(folder, arrays["starts"], len(arrays["values"])),
+        *_check_bars(card, described, arrays, bars),
+    ]
+    verdicts = {True: "PASS", False: "FAIL", None: "–"}
+    rows = [(*row[:3], verdicts[None if row[3] is None else bool(row[3])]) for row in rows]
+    return pd.DataFrame(rows, columns=["check", "value", "target", "verdict"])
+
+
+def verify_folder(folder, *, source=None, reading=None):
+    """Judge the table in a folder, or each month of each instrument where it holds a manifest.
+
+    Returns
+    -------
+    dict of str to DataFrame
+        Place of a table to its checks, as of `verify_table`.
+
+    Raises
+    ------
+    UserError
+        A table cannot be read, or bars are given for many tables.
+    """
+    folder = Path(folder)
+    if not (folder / MANIFEST).is_file():
+        return {str(folder): verify_table(folder, source=source, reading=reading)}
+    if source is not None:
+        raise UserError(f"--bars goes with a single table; {folder} holds one a month")
+    instruments = read_json(folder / MANIFEST)["instruments"]
+    places = [f"{name}/{month}" for name, entry in instruments.items() for month in entry["months"]]
+    return {place: verify_table(folder / place) for place in places}
+
+
+def print_checks(checks, stream=None):
+    """Print the checks of `verify_folder` as a table; of several tables, what failed and one line each.
+
+    Parameters
+    ----------
+    checks : dict of str to DataFrame
+    stream : file, optional
+        Default standard output.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    stream = stream or sys.stdout
+    console = Console(file=stream, highlight=False, width=None if stream.isatty() else 140)
+    colours = {"PASS": "green", "FAIL": "bold red"}
+    for place, frame in checks.items():
+        is_failed = frame["verdict"] == "FAIL"
+        if len(checks) == 1 or is_failed.any():
+            table = Table(title=place, title_justify="left", title_style="bold", header_style="bold")
+            for name in frame.columns:
+                table.add_column(name)
+            for row in frame.itertuples(index=False):
+                table.add_row(*map(Text, row[:3]), Text(row.verdict, colours.get(row.verdict, "")))
+            console.print(table)
+        else:
+            console.print(f"{place}: {(frame['verdict'] == 'PASS').sum()} checks PASS", markup=False)
+
+
+def _read_table(folder):
+    """Return metadata, what its options describe, and arrays as they lie there; refuse what cannot be compared."""
+    card = read_json(folder / "metadata.json")
+    missing = [name for name in CARD if not isinstance(card, dict) or name not in card]
+    if missing:
+        raise UserError(f"{folder / 'metadata.json'} lacks {', '.join(missing)}; build the features again")
+    try:
+        described = describe_set(**card["options"])
+        np.array(card["ranges"], np.float64), tuple(card["names"])
+    except (TypeError, ValueError, UserError) as error:
+        raise UserError(
+            f"{folder / 'metadata.json'} does not describe a feature table ({error}); build the features again"
+        ) from error
+    arrays = {}
+    for name in ARRAYS:
+        try:
+            arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r" if name == "values" else None)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder / name}.npy cannot be read ({error}); build the features again") from error
+    if arrays["values"].ndim != 2 or arrays["is_valid"].shape != arrays["values"].shape[:1]:
+        shapes = f"{arrays['values'].shape} and {arrays['is_valid'].shape}"
+        raise UserError(f"{folder}: values and is_valid have the shapes {shapes}; build the features again")
+    return card, described, arrays
+
+
+def _measure(values, is_valid, ranges):
+    """Look at every value once, some rows at a time."""
+    low, high = ranges.T.astype(np.float32)
+    n_not_finite = n_outside = 0
+    n_non_zero = np.zeros(values.shape[1], np.int64)
+    for first in range(0, len(values), CHUNK_BARS):
+        part = np.asarray(values[first : first + CHUNK_BARS])
+        n_not_finite += int((~np.isfinite(part)).sum())
+        n_non_zero += np.count_nonzero(part[is_valid[first : first + CHUNK_BARS]], axis=0)
+        if part.shape[1] == len(low):
+            n_outside += int(((part < low) | (part > high)).sum())
+    n_valid = int(np.count_nonzero(is_valid))
+    return {
+        "valid_share": n_valid / max(len(values), 1),
+        "non_zero_shares": n_non_zero / max(n_valid, 1),
+        "n_not_finite": n_not_finite,
+        "n_outside": n_outside,
+    }
+
+
+def _check_layout(card, arrays, described):
+    """Yield the checks of shape, names, set and version."""
+    values = arrays["values"]
+    shape = (card["n_bars"], len(described["names"]))
+    is_met = values.shape == shape == (len(arrays["is_flip"]), len(card["names"])) and values.dtype == np.float32
+    yield "shape", f"{values.shape} {values.dtype}", f"{shape} float32", is_met
+    is_met = tuple(card["names"]) == described["names"]
+    yield "names", f"{len(card['names'])} names", f"the {len(described['names'])} of {described['set_id']}", is_met
+    if described["options"]["feature_set"] == "relativity11":
+        is_met = "expansion_proxy" in card["names"]
+        yield "expansion_proxy", "present" if is_met else "absent", "present", is_met
+    else:
+        yield "expansion_proxy", f"{described['options']['feature_set']} has none", "present", None
+    found = f"{card['set_id']}, version {card['version']}"
+    expected = f"{described['set_id']}, version {described['version']}"
+    yield "set and version", found, expected, found == expected
+
+
+def _check_values(card, facts, described):
+    """Yield the checks of validity, density, ranges and finiteness."""
+    yield (
+        "valid rows",
+        f"{facts['valid_share']:.2%}",
+        f"at least {LEAST_VALID:.0%}",
+        facts["valid_share"] >= LEAST_VALID,
+    )
+    shares = facts["non_zero_shares"]
+    least = int(shares.argmin())
+    name = card["names"][least] if least < len(card["names"]) else f"column {least}"
+    value = f"{shares.mean():.1%} (least: {name} {shares[least]:.1%})"
+    yield "values not 0", value, f"above {LEAST_NON_ZERO:.0%}", shares.mean() > LEAST_NON_ZERO
+    yield "finite", f"{facts['n_not_finite']:,} values are not", "0", facts["n_not_finite"] == 0
+    is_same = np.array_equal(np.array(card["ranges"], np.float64), described["ranges"])
+    yield "ranges", f"{facts['n_outside']:,} values outside", "0", is_same and facts["n_outside"] == 0
+
+
+def _check_segments(card, facts, arrays):
+    """Yield the checks of warm-up rows, and of metadata against arrays."""
+    starts, n_bars = arrays["starts"], len(arrays["is_valid"])
+    is_sorted = len(starts) > 0 and starts[0] == 0 and bool((np.diff(starts) > 0).all()) and starts[-1] < n_bars
+    if is_sorted:
+        age = np.arange(n_bars) - np.repeat(starts, np.diff(starts, append=n_bars))
+        n_wrong = int((arrays["is_valid"] != (age >= WARM_UP_BARS)).sum())
+        yield "first rows of segments", f"{n_wrong:,} bars differ", f"the first {WARM_UP_BARS} not valid", n_wrong == 0
+    else:
+        yield "first rows of segments", "starts are not in order", f"the first {WARM_UP_BARS} not valid", False
+    recorded = ("n_segments", "valid_share", "non_zero_shares")
+    if any(card.get(name) is None for name in recorded):
+        yield "metadata", "written by an earlier version", ", ".join(recorded), None
+        return
+    ours = [len(starts), facts["valid_share"], facts["non_zero_shares"].tolist()]
+    is_same = ours == [card[name] for name in recorded]
+    yield "metadata", "agrees" if is_same else "differs", ", ".join(recorded) + " of the arrays", is_same
+
+
+def _check_splits(folder, starts, n_bars):
+    """Yield the checks of `splits.json`: no overlap, the embargo kept, the counts right."""
+    if not (folder / "splits.json").exists():
+        yield "splits", "there is no splits.json", "no overlap, embargo kept", None
+        return
+    splits = read_json(folder / "splits.json")
+    try:
+        window_bars, embargo = int(splits["window_bars"]), max(int(splits["embargo_bars"]), WINDOW_BARS)
+        edges = [(int(part["first_place"]), int(part["last_place"]) + window_bars) for part in splits["parts"]]
+        counts = {str(part["part"]): int(part["n_windows"]) for part in splits["parts"]}
+        least = min(after[0] - before[1] for before, after in itertools.pairwise(edges))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / 'splits.json'} cannot be read ({error!r}); build the features again") from error
+    yield "splits do not overlap", f"least distance {least:,} bars", "at least 0", least >= 0
+    yield "splits keep the embargo", f"least distance {least:,} bars", f"at least {embargo}", least >= embargo
+    places, _ = window_places(starts, n_bars, window_bars=window_bars)
+    found = [int(((places >= low) & (places + window_bars <= high)).sum()) for low, high in edges]
+    value = ", ".join(f"{part} {count:,}" for part, count in counts.items())
+    yield "windows in splits", value, ", ".join(f"{count:,}" for count in found), found == list(counts.values())
+
+
+def _check_bars(card, described, arrays, bars):
+    """Yield the checks against the bars: their fingerprint, and the same values from them."""
+    if bars is None:
+        yield "bars", "not compared: give them with --bars", card["bars_fingerprint"], None
+        return
+    is_same = bars.fingerprint == card["bars_fingerprint"]
+    yield "bars", bars.fingerprint, card["bars_fingerprint"], is_same
+    if not is_same:
+        yield "values from the bars", "other bars", "the same to the bit", None
+        return
+    again = build_features(bars, **described["options"])
+    is_equal = again.values.shape == arrays["values"].shape
+    n_differ = int((again.values != arrays["values"]).any(axis=1).sum()) if is_equal else len(again)
+    yield "values from the bars", f"{n_differ:,} rows differ", "the same to the bit", n_differ == 0

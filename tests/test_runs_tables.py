@@ -390,6 +390,15 @@ def test_a_broken_file_is_named_and_the_others_are_built(instruments, uninterrup
     assert content(out) == content(uninterrupted)
 
 
+def test_files_without_symbols_are_named_by_all_but_their_format(instruments, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    frame = instruments[1]["AA"].drop(columns="symbol")
+    for name in ("NQ.2024.csv", "NQ.2025.CSV.gz"):
+        frame.to_csv(tmp_path / "in" / name, compression="gzip" if name.endswith("gz") else None)
+    write_tables(tmp_path / "in", tmp_path / "out", n_workers=1, on_instrument=print)
+    assert [line.partition(" ")[0] for line in capsys.readouterr().out.splitlines()] == ["NQ.2024", "NQ.2025"]
+
+
 def test_other_options_are_refused_in_the_same_folder(instruments, uninterrupted, tmp_path):
     out = Path(shutil.copytree(uninterrupted, tmp_path / "out"))
     with pytest.raises(UserError, match="was made with"):

@@ -232,7 +232,8 @@ def fill_table(prices, starts, described, *, n_threads=1):
         own_starts = starts[first_segment:last_segment] - first
         return _fill_rows(part, own_starts, described["options"], values[first:last], is_flip[first:last])
 
-    shares = np.searchsorted(starts, np.linspace(0, n_bars, max(n_threads, 1) + 1))  # segments, about equal in bars
+    # runs of segments, about equal in bars; more of them than threads, so that a busy core holds up less
+    shares = np.searchsorted(starts, np.linspace(0, n_bars, 4 * max(n_threads, 1) + 1))
     shares[-1] = len(starts)
     if n_threads > 1:
         with ThreadPoolExecutor(n_threads) as pool:

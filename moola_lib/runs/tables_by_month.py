@@ -121,7 +121,7 @@ def _plan_jobs(files, symbols_by_file, done):
     jobs, broken, owners = [], [], {}
     for path, symbols in zip(files, symbols_by_file, strict=True):
         for symbol in symbols:
-            name = re.sub(r"[^A-Za-z0-9._=-]+", "_", symbol or path.name.partition(".")[0]).lstrip(".") or "_"
+            name = re.sub(r"[^A-Za-z0-9._=-]+", "_", symbol or _stem(path)).lstrip(".") or "_"
             if name in owners:
                 broken.append(f"{path.name}: {name} is in {owners[name]} as well; keep one file an instrument")
                 continue
@@ -142,7 +142,14 @@ def _symbols_in(path):
             symbols = pd.read_csv(path, usecols=["symbol"])["symbol"].unique().tolist()
     except (ValueError, KeyError, OSError):  # no such column; or not readable, which `load_bars` will say better
         symbols = []
-    return sorted(str(symbol) for symbol in symbols if not pd.isna(symbol)) or [path.name.partition(".")[0]]
+    return sorted(str(symbol) for symbol in symbols if not pd.isna(symbol)) or [_stem(path)]
+
+
+def _stem(path):
+    """Return a file's name without the endings that only say its format."""
+    while path.suffix.lower() in BAR_FILES:
+        path = path.with_suffix("")
+    return path.name
 
 
 def _build_instrument(job, *, folder, reading, options):

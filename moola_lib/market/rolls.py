@@ -6,6 +6,7 @@ December. Two neighbouring contract months differ by a nearly constant factor
 jumps of one size there and back.
 """
 
+import numba
 import numpy as np
 import pandas as pd
 
@@ -17,6 +18,7 @@ FIRST_ROLL_DAY, LAST_ROLL_DAY = -10, 4  # trade dates from a quarterly expiry be
 SWITCH_MAX_BARS = 105  # no window fits into a shorter visit to another contract
 SWITCH_TOLERANCE = 0.2  # of the jump: two contracts' difference hardly moves while their prices do
 SWITCH_MIN_ROBUST_Z = 6.0  # against the moves inside bars of that week, which interleaving leaves alone
+BLOCK_BARS = 1024
 PRICES = ["open", "high", "low", "close"]
 
 
@@ -42,7 +44,9 @@ def find_rolls(frame, *, max_gap_minutes=5.0):
     ndarray (n_bars,), bool
         True at the new contract's first bar.
     """
-    return is_roll(frame, is_break(frame.index, max_gap_minutes))
+    rolled = np.zeros(len(frame), bool)
+    rolled[locate_rolls(frame, locate_breaks(frame.index, max_gap_minutes))] = True
+    return rolled
 
 
 def find_interleaved(frame):
@@ -103,21 +107,20 @@ def describe_rolls(frame, *, max_gap_minutes=5.0, n_largest=10):
         moves across gaps, `days_from_expiry` (negative before the nearest
         quarterly expiry), `verdict` (roll, interleaved, no roll), `why`.
     """
-    breaks = is_break(frame.index, max_gap_minutes)
-    rolled = is_roll(frame, breaks)
-    gaps = np.flatnonzero(breaks)
+    gaps = locate_breaks(frame.index, max_gap_minutes)
+    rolled = locate_rolls(frame, gaps)
     moves = _moves(frame, gaps)
     centre, spread = _robust_scale(moves)
     gaps = gaps[np.argsort(-np.abs(moves), kind="stable")]
     of_weeks = [gaps[(gaps >= low) & (gaps < end)][:1] for low, end in _expiry_weeks(frame.index)]
-    at = np.unique(np.concatenate([np.flatnonzero(rolled), gaps[:n_largest], *of_weeks])).astype(np.int64)
+    at = np.unique(np.concatenate([rolled, gaps[:n_largest], *of_weeks])).astype(np.int64)
     jumps = _moves(frame, at)
     z = (jumps - centre) / spread if spread > 0 else np.full(len(at), np.nan)
     dates = trade_dates(frame.index[at])
     days = _days_from_expiry(dates)
     switches, has_returned = _switches(frame)
     is_switch = np.isin(at, switches[has_returned | np.append(False, has_returned[:-1])] if len(switches) else [])
-    verdict = np.select([is_switch, rolled[at]], ["interleaved", "roll"], "no roll")
+    verdict = np.select([is_switch, np.isin(at, rolled)], ["interleaved", "roll"], "no roll")
     has_ids = "instrument_id" in frame.columns
     return pd.DataFrame(
         {
@@ -175,31 +178,50 @@ def minutes_since_previous(index):
     return np.diff(stamps, prepend=stamps[:1]) / 60e9
 
 
-def is_break(index, max_gap_minutes):
-    """Tell which bars follow a gap of more than `max_gap_minutes`; the first does not."""
+def locate_breaks(index, max_gap_minutes):
+    """Return the positions of bars that follow a gap of more than `max_gap_minutes`, int64; the first bar does not."""
     ticks_per_minute = np.timedelta64(1, "m") / np.timedelta64(1, index.unit)
-    is_after_gap = np.zeros(len(index), bool)
     # compared in the index's own whole ticks: minutes, or another unit, would cost copies of the stamps
-    is_after_gap[1:] = np.diff(index.asi8) > int(max_gap_minutes * ticks_per_minute)
-    return is_after_gap
+    return _after_long_steps(index.asi8, int(max_gap_minutes * ticks_per_minute))
 
 
-def is_roll(frame, breaks):
-    """Tell at which bars another contract begins, given the bars after gaps; see `find_rolls`."""
-    rolled = np.zeros(len(frame), bool)
+def locate_rolls(frame, breaks):
+    """Return the positions at which another contract begins, int64, given those after gaps; see `find_rolls`."""
     if "instrument_id" in frame.columns:
         ids = frame["instrument_id"].to_numpy()
-        rolled[1:] = ids[1:] != ids[:-1]
-        return rolled
-    at = np.flatnonzero(breaks)
-    if len(at):
-        moves = _moves(frame, at)
+        return np.flatnonzero(ids[1:] != ids[:-1]) + 1
+    at = np.zeros(0, np.int64)
+    if len(breaks):
+        moves = _moves(frame, breaks)
         is_far = np.abs(moves) > max(ROLL_MIN_JUMP, ROLL_MIN_ROBUST_Z * _robust_scale(moves)[1])
-        rolled[at] = is_far & _is_expiry_week(trade_dates(frame.index[at]))
+        at = breaks[is_far & _is_expiry_week(trade_dates(frame.index[breaks]))]
     switches, has_returned = _switches(frame)
-    rolled[switches[has_returned]] = True
-    rolled[switches[1:][has_returned[:-1]]] = True
-    return rolled
+    return np.unique(np.concatenate([at, switches[has_returned], switches[1:][has_returned[:-1]]]))
+
+
+@numba.njit(cache=True)
+def _after_long_steps(stamps, longest):
+    """Return the positions whose step from the position before is longer than `longest`, int64."""
+    found = [np.int64(0) for _ in range(0)]
+    for low in range(1, len(stamps), BLOCK_BARS):
+        after, before = stamps[low : low + BLOCK_BARS], stamps[low - 1 : low + BLOCK_BARS - 1]
+        n_long = 0
+        for k in range(len(after)):  # counting alone compiles to vector instructions; most blocks have none
+            n_long += after[k] - before[k] > longest
+        if n_long:
+            for k in range(len(after)):
+                if after[k] - before[k] > longest:
+                    found.append(low + k)
+    return np.array(found, dtype=np.int64)
+
+
+@numba.njit(cache=True)
+def _count_far_steps(opens, closes, least):
+    """Count the bars whose open is further than the fraction `least` from the close before it."""
+    n_far = 0
+    for k in range(len(opens)):
+        n_far += abs(opens[k] - closes[k]) > least * closes[k]
+    return n_far
 
 
 def _switches(frame):
@@ -223,10 +245,9 @@ def _jumps_near_expiry(frame):
     opens, closes = frame["open"].to_numpy(), frame["close"].to_numpy()
     found = [np.zeros(0, np.int64)]
     for low, end in _expiry_weeks(frame.index):
-        ratios = opens[low:end] / closes[low - 1 : end - 1]
-        if ratios.max() < 1 + ROLL_MIN_JUMP or ratios.min() > 1 - ROLL_MIN_JUMP:  # nothing there and back
+        if _count_far_steps(opens[low:end], closes[low - 1 : end - 1], 0.99 * ROLL_MIN_JUMP) < 2:  # most weeks
             continue
-        jumps = np.abs(np.log(ratios))
+        jumps = np.abs(np.log(opens[low:end] / closes[low - 1 : end - 1]))
         near = np.flatnonzero(jumps >= ROLL_MIN_JUMP)
         if len(near) > 1:
             scale = _robust_scale(np.log(closes[low:end] / opens[low:end]))[1]

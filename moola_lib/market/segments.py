@@ -12,7 +12,7 @@ from moola_lib.market.calendar import (
     whole_minutes,
 )
 from moola_lib.market.calendar import trade_dates as trade_dates
-from moola_lib.market.rolls import find_interleaved, is_break, is_roll, minutes_since_previous
+from moola_lib.market.rolls import find_interleaved, locate_breaks, locate_rolls, minutes_since_previous
 
 
 def segment_starts(frame, *, max_gap_minutes=5.0):
@@ -34,10 +34,9 @@ def segment_starts(frame, *, max_gap_minutes=5.0):
     ndarray (n_segments,), int64
         Positions of first bars; the first is 0.
     """
-    breaks = is_break(frame.index, max_gap_minutes)
-    is_start = breaks | is_roll(frame, breaks)
-    is_start[:1] = True
-    return np.flatnonzero(is_start).astype(np.int64)
+    breaks = locate_breaks(frame.index, max_gap_minutes)
+    first = np.zeros(min(len(frame), 1), np.int64)
+    return np.unique(np.concatenate([first, breaks, locate_rolls(frame, breaks)]))
 
 
 def describe_segments(frame, *, max_gap_minutes=5.0, calendar=None):
@@ -61,14 +60,14 @@ def describe_segments(frame, *, max_gap_minutes=5.0, calendar=None):
     """
     starts = segment_starts(frame, max_gap_minutes=max_gap_minutes)
     ends = np.append(starts[1:], len(frame)) - 1
-    breaks = is_break(frame.index, max_gap_minutes)
-    rolled = is_roll(frame, breaks)[starts]
+    breaks = locate_breaks(frame.index, max_gap_minutes)
+    rolled = np.isin(starts, locate_rolls(frame, breaks))
     reason = np.where(rolled, "roll", "first bar").astype(object)
     for span in find_interleaved(frame).itertuples():
         is_inside = (frame.index[starts] >= span.first) & (starts <= frame.index.get_loc(span.last) + 1)
         reason[rolled & is_inside] = "contract switch"
     kinds = describe_gaps(frame, max_gap_minutes=max_gap_minutes, calendar=calendar)["kind"].to_numpy()
-    is_gap = breaks[starts]
+    is_gap = np.isin(starts, breaks)
     reason[is_gap & ~rolled] = kinds[~rolled[is_gap]]
     return pd.DataFrame(
         {
@@ -107,8 +106,7 @@ def describe_gaps(frame, *, max_gap_minutes=5.0, calendar=None):
         a bar that begins then is the next contract's), or NaT; `is_roll`; `note`,
         what that means.
     """
-    breaks = is_break(frame.index, max_gap_minutes)
-    after = np.flatnonzero(breaks)
+    after = locate_breaks(frame.index, max_gap_minutes)
     stamps = frame.index[after - 1], frame.index[after]
     calendar = calendar or detect_calendar(frame.index)
     dates, missing, absent, kind = _classify(*stamps, max_gap_minutes, calendar)
@@ -118,7 +116,7 @@ def describe_gaps(frame, *, max_gap_minutes=5.0, calendar=None):
         for each in quarterly_expiries(dates[0].min(), dates[1].max()):
             moment = (pd.Timestamp(each) + pd.Timedelta(hours=9.5)).tz_localize(ZONE)
             expiry[is_missing & (stamps[0] < moment) & (stamps[1] >= moment)] = each
-    rolled = is_roll(frame, breaks)[after]
+    rolled = np.isin(after, locate_rolls(frame, after))
     notes = ["contains an expiry, and the roll was found", "contains an expiry: a roll may hide in it"]
     has_expiry = ~np.isnat(expiry)
     return pd.DataFrame(

@@ -242,7 +242,7 @@ def test_it_answers_the_mouse_in_jupyterlab(tmp_path):
         wait_for_bars("n > 30000 && n < 60000")
         drag(0.4, 0.46)
         wait_for_bars("n > 1000 && n < 6000")
-        assert tab.evaluate(f"{PLOT}.data[0].x.length") <= 800
+        assert tab.evaluate(f"{PLOT}.data[0].x.length") <= 600
         assert tab.evaluate(f"{PLOT}.layout.shapes.length") >= 1  # regular hours
         tab.locator(".modebar-btn[data-val=pan]").first.click(force=True)
         before = tab.evaluate(f"{PLOT}.layout.xaxis.range[0]")

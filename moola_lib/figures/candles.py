@@ -115,7 +115,7 @@ def overview_figure(candles, marks=None, ticks=None, *, title="The whole series"
     figure.update_layout(
         shapes=shapes,
         annotations=labels,
-        hovermode="x",
+        hovermode="closest",  # a label at every x would have to be drawn again with each zoom
         showlegend=True,
         legend={"y": 1, "yanchor": "bottom"},  # above: below stands the two-line axis title
         margin={"t": 72, "b": 64},

@@ -1,4 +1,4 @@
-"""A whole series as at most 800 candles, binned anew for whatever stretch is looked at."""
+"""A whole series as at most 600 candles, binned anew for whatever stretch is looked at."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ INTRADAY_TICKS = (1, 5, 15, 30, 60, 180, 360, 720)  # minutes
 CALENDAR_TICKS = ("D", "W", "M", "Q", "Y")
 
 
-def bar_overview(frame, segments, rolls=None, gaps=None, *, title, is_headless=False, max_candles=800):
+def bar_overview(frame, segments, rolls=None, gaps=None, *, title, is_headless=False, max_candles=600):
     """Show a whole series as candles that are binned anew as one zooms or pans.
 
     Each look at a stretch merges its bars to first open, highest high, lowest

@@ -119,7 +119,7 @@ def overview_figure(candles, marks=None, ticks=None, *, title="The whole series"
         showlegend=True,
         legend={"y": 1, "yanchor": "bottom"},  # above: below stands the two-line axis title
         margin={"t": 72, "b": 64},
-        modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY, "remove": ["select2d", "lasso2d", "sendChartToCloud"]},
+        modebar_remove=["select2d", "lasso2d", "sendChartToCloud"],
     )
     figure.update_xaxes(
         rangeslider_visible=False, range=_edges(x), zeroline=False, hoverformat=",d", title_font_size=11

@@ -4,7 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from moola_lib.figures.theme import BLUE, DOWN, GREEN, GREY, GUESS, ORANGE, PURPLE, TRUTH, UP, YELLOW, style
+from moola_lib.figures.theme import BLUE, DOWN, GREEN, GUESS, ORANGE, PURPLE, TRUTH, UP, YELLOW, style
 
 # What an overview marks: bands have a fill, rolls are lines.
 MARKS = {

@@ -191,37 +191,35 @@ def posterior(likelihoods):
     n, n_bars, _ = likelihoods.outside.shape
     has_states = likelihoods.before is not None
     before = likelihoods.before if has_states else np.zeros((n, 0, 1, 1))
-    # (state, direction) pairs: which regime comes before, which inside
-    pairs = np.array([(0, 0), (0, 1), (1, 0), (2, 1)] if has_states else [(-1, 0), (-1, 1)])
     share = law.consolidation_share
-    prior = np.log([share / 2, share / 2, (1 - share) / 2, (1 - share) / 2] if has_states else [0.5, 0.5])
+    # every (state, direction): which regime comes before, which inside, and its prior
+    pairs = np.array([(0, 0), (0, 1), (1, 0), (2, 1)] if has_states else [(-1, 0), (-1, 1)])
+    pair_prior = np.array([share, share, 1 - share, 1 - share] if has_states else [1.0, 1.0]) / 2
     state_bars = np.arange(law.state_low_bars, law.state_high_bars + 1) if has_states else np.zeros(0, np.int64)
-    log_span = np.empty((n, len(pairs), len(law.starts), n_bars))
-    log_none = np.empty(n)
-    _fill_spans(
+    span = np.empty((n, len(law.starts), n_bars))
+    by_pair = np.empty((n, len(pairs)))
+    log_bayes_factor = np.empty(n)
+    _fill_posteriors(
         likelihoods.outside,
         likelihoods.inside,
         before,
         pairs,
+        np.log(pair_prior)[:, None, None] + _log_span_prior(law),
         state_bars,
         law.starts,
         law.lengths,
         np.ascontiguousarray(law.transition),
         law.stationary,
-        log_span,
-        log_none,
+        span,
+        by_pair,
+        log_bayes_factor,
     )
-    log_span += prior[:, None, None] + _log_span_prior(law)
-    top = log_span.max(axis=(1, 2, 3), keepdims=True)
-    if not np.isfinite(top).all():
-        row = int(np.flatnonzero(~np.isfinite(top.ravel()))[0])
+    is_known = np.isfinite(log_bayes_factor)
+    if not is_known.all():
+        row = int(is_known.argmin())
         raise UserError(f"window {row} is impossible under this law; is a value missing, or the law another one?")
-    weight = np.exp(log_span - top)
-    total = weight.sum(axis=(1, 2, 3))
-    weight /= total[:, None, None, None]
-    state = np.stack([weight[:, :2].sum(axis=(1, 2, 3)), weight[:, 2:].sum(axis=(1, 2, 3))], axis=1)
-    log_evidence = np.log(total) + top.ravel()
-    return Posterior(weight.sum(axis=1), state if has_states else None, law.starts, log_evidence - log_none)
+    state = np.stack([by_pair[:, :2].sum(axis=1), by_pair[:, 2:].sum(axis=1)], axis=1) if has_states else None
+    return Posterior(span, state, law.starts, log_bayes_factor)
 
 
 def prior(law, n_windows=1):
@@ -273,10 +271,22 @@ def _dot(a, b):
 
 
 @numba.njit(cache=True)
-def _fill_spans(
-    log_outside, log_inside, log_before, pairs, state_bars, starts, lengths, transition, stationary, log_span, log_none
+def _fill_posteriors(
+    log_outside,
+    log_inside,
+    log_before,
+    pairs,
+    log_prior,
+    state_bars,
+    starts,
+    lengths,
+    transition,
+    stationary,
+    span,
+    by_pair,
+    log_bayes_factor,
 ):
-    """Write the log-likelihood of each (pair, start, end), and of no expansion, of every window.
+    """Write P(start, end), P(pair) and the log Bayes factor against no expansion of every window.
 
     Vectors are kept near 1 and their log scales aside; `ahead` carries the chain
     to the start, `behind` back from the end.
@@ -296,16 +306,15 @@ def _fill_spans(
     arrived = np.empty((n_kinds, len(starts), n_grid))
     vector, other = np.empty(n_grid), np.empty(n_grid)
     longest = lengths[-1]
+    log_joint = np.empty((n_pairs, len(starts), n_bars))  # of the window at hand, less what no expansion gives
     for w in range(n):
         # one scale a bar for all regimes: differences between them are what counts
-        common = 0.0
         for t in range(n_bars):
             top = log_outside[w, t].max()
             for d in range(log_inside.shape[1]):
                 top = max(top, log_inside[w, d, t].max())
             for k in range(n_before):
                 top = max(top, log_before[w, k, t].max())
-            common += top
             outside[t] = np.exp(log_outside[w, t] - top)
             for d in range(log_inside.shape[1]):
                 inside[d, t] = np.exp(log_inside[w, d, t] - top)
@@ -318,7 +327,6 @@ def _fill_spans(
             size = ahead[t + 1].sum()
             ahead[t + 1] /= size
             ahead_log[t + 1] = ahead_log[t] + np.log(size)
-        log_none[w] = ahead_log[n_bars] + common
         behind[n_bars - 1], behind_log[n_bars - 1] = 1.0, 0.0
         for t in range(n_bars - 2, -1, -1):
             _advance(behind[t + 1] * outside[t + 1], backward, behind[t])
@@ -346,7 +354,7 @@ def _fill_spans(
                             factor = share * np.exp(ahead_log[first] - ahead_log[start])
                             arrived[k, start - starts[0]] += factor * vector
 
-        log_span[w] = -np.inf
+        log_joint[:] = -np.inf
         for d in range(log_inside.shape[1]):
             for end in range(starts[0], n_bars):
                 vector[:] = behind[end]
@@ -358,7 +366,18 @@ def _fill_spans(
                         for pair in range(n_pairs):
                             if pairs[pair, 1] == d:
                                 total = _dot(arrived[max(pairs[pair, 0], 0), t - starts[0]], vector)
-                                scale = ahead_log[t] + behind_log[end] + common
-                                log_span[w, pair, t - starts[0], end] = np.log(total) + scale
+                                scale = ahead_log[t] + behind_log[end] - ahead_log[n_bars]
+                                log_joint[pair, t - starts[0], end] = np.log(total) + scale
                     _advance(vector, backward, other)
                     vector[:] = other
+
+        log_joint += log_prior
+        top = log_joint.max()
+        weight = np.exp(log_joint - top)
+        total = weight.sum()
+        for s in range(len(starts)):
+            for end in range(n_bars):
+                span[w, s, end] = weight[:, s, end].sum() / total
+        for pair in range(n_pairs):
+            by_pair[w, pair] = weight[pair].sum() / total
+        log_bayes_factor[w] = np.log(total) + top

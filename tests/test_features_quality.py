@@ -162,13 +162,18 @@ def test_a_constant_feature_does_not_drift():
     assert (drift["psi"] < 1e-5).all() and (drift["verdict"] == "stable").all()
 
 
+def test_a_single_month_has_nothing_to_be_compared_with():
+    index = sessions(3)
+    drift = measure_drift(make_table(np.random.default_rng(1).normal(size=len(index))), index)
+    assert drift["verdict"].tolist() == ["too few rows"] and drift["psi"].isna().all()
+    assert summarize_drift(drift)["verdict"].tolist() == ["too few rows"]
+
+
 def test_what_cannot_be_compared_is_refused():
     index = sessions(3)
     table = make_table(np.zeros(len(index)))
     with pytest.raises(UserError, match="drift by 'week' is not known"):
         measure_drift(table, index, by="week")
-    with pytest.raises(UserError, match="these bars hold 1"):
-        measure_drift(table, index)
     with pytest.raises(UserError, match=f"7 stamps are given for a table of {len(index)} rows"):
         measure_drift(table, index[:7])
     with pytest.raises(UserError, match="no row of the table is valid"):

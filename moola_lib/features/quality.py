@@ -48,13 +48,13 @@ def measure_drift(table, index, *, by="month", n_bins=10):
         `threshold` (0.1) and `verdict`. By month: stable, shifted (from 0.1),
         drifted (from 0.25), or too few rows where the noise is above 0.05 and a
         fifth of the index. By hour: stable, or by design from 0.1, because quiet
-        nights and lively openings belong to a day.
+        nights and lively openings belong to a day. A single group has nothing to
+        be compared with: too few rows, `psi` NaN.
 
     Raises
     ------
     UserError
-        The stamps are not the table's, `by` is unknown, or fewer than two
-        groups hold valid rows.
+        The stamps are not the table's, `by` is unknown, or no row is valid.
 
     Notes
     -----
@@ -70,8 +70,6 @@ def measure_drift(table, index, *, by="month", n_bins=10):
     dates, hours = _session_clock(index[is_valid])
     groups = dates.astype("datetime64[M]") if by == "month" else hours
     names, group = np.unique(groups, return_inverse=True)
-    if len(names) < 2:
-        raise UserError(f"drift compares {by}s with each other; these bars hold {len(names)} with valid rows")
     cell, cell_group = _number_cells(dates, group)
     n_rows = np.bincount(group)
     values = table.values[is_valid]
@@ -86,11 +84,12 @@ def measure_drift(table, index, *, by="month", n_bins=10):
     found["threshold"] = MODERATE_DRIFT
     is_moderate = found["excess"] >= MODERATE_DRIFT
     if by == "month":
-        is_unclear = (found["noise"] > MOST_NOISE) & (found["psi"] < CLEAR_RATIO * found["noise"])
+        is_unclear = (found["noise"] > MOST_NOISE) & ~(found["psi"] >= CLEAR_RATIO * found["noise"])
         judged = [is_unclear, found["excess"] >= LARGE_DRIFT, is_moderate]
         found["verdict"] = np.select(judged, ["too few rows", "drifted", "shifted"], "stable")
     else:
-        found["verdict"] = np.where(is_moderate, "by design", "stable")
+        judged = [np.isinf(found["noise"]), is_moderate]
+        found["verdict"] = np.select(judged, ["too few rows", "by design"], "stable")
     return found
 
 
@@ -220,6 +219,8 @@ def _count_cells(values, cell, n_cells, n_bins):
 
 def _stability(counts, cell_group, n_groups):
     """Return the stability index of each group against all others, and its mean if nothing drifted."""
+    if n_groups == 1:  # there are no others
+        return np.array([np.nan]), np.array([np.inf])
     inside = np.zeros((n_groups, counts.shape[1]))
     np.add.at(inside, cell_group, counts)
     whole = inside.sum(axis=0)

@@ -7,7 +7,7 @@ from moola_lib.market.segments import ZONE, segment_starts, trade_dates
 
 MAX_LAG_BARS = 50
 HALF_HOURS = 46  # of a session, from 18:00 New York
-MIN_SESSION_BARS = 600  # shorter sessions would tell of their hours, not of their level
+MIN_SESSION_SHARE = 0.5  # of the median session's bars: shorter ones would tell of their hours, not of their level
 
 # Mean |return| of each half hour from 18:00 New York, over its root mean square:
 # NQ, May 2024 to May 2025, 213 sessions.
@@ -51,13 +51,15 @@ def stylised_facts(frame):
     within, level = _standardise(returns, minute, session)
     correlation = autocorrelation(np.abs(within))
     profile = half_hour_profile(frame)
+    nq = np.where(np.isfinite(profile), NQ_PROFILE, np.nan)  # the hours this series has
+    nq = nq / np.sqrt(np.nanmean(nq**2))
     return {
         "excess kurtosis, raw": _excess_kurtosis(returns),
         "excess kurtosis within sessions": _excess_kurtosis(within),
         **{f"autocorrelation of |r|, lag {lag}": float(correlation[lag - 1]) for lag in (1, 10, 50)},
         "spread of session levels (log)": float(np.log(level).std()),
         "range over close-to-close move": float(np.nanmean(ranges) / np.nanmean(np.abs(returns))),
-        "half-hour profile, log distance to NQ": float(np.sqrt(np.nanmean(np.log(profile / NQ_PROFILE) ** 2))),
+        "half-hour profile, log distance to NQ": float(np.sqrt(np.nanmean(np.log(profile / nq) ** 2))),
     }
 
 
@@ -128,7 +130,8 @@ def _standardise(returns, minute, session):
     size = pd.Series(np.abs(returns))
     usual = size.groupby(minute).transform("mean")
     relative = size / usual
-    is_long = (size.groupby(session).transform("count") >= MIN_SESSION_BARS).to_numpy()
+    bars = size.groupby(session).transform("count")
+    is_long = (bars >= MIN_SESSION_SHARE * size.groupby(session).count().median()).to_numpy()
     level = relative.groupby(session).transform("mean")
     within = np.where(is_long, returns / usual / level, np.nan)
     return within, relative[is_long].groupby(session[is_long]).mean()

@@ -61,6 +61,7 @@ class FeatureValidation(NotebookParameters):
         1.0, gt=0, le=1e6, description="factor for prices that are not index-sized, e.g. 10000 for a pair"
     )
     drop_budget: float = Field(0.005, ge=0, le=0.5, description="share of rows that may be dropped (fraction)")
+    back_adjust: bool = Field(False, description="scale earlier contracts, so that prices are continuous at rolls")
     max_gap_minutes: float = Field(5.0, ge=1, le=60, description="longest gap inside a segment (minutes)")
     n_sessions: int = Field(60, ge=2, le=5000, description="simulated sessions (1,380 bars each)")
     strength: float = Field(2.0, ge=1, le=10, description="simulated volatility ratio inside an expansion")

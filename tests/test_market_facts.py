@@ -35,6 +35,14 @@ def test_autocorrelation_by_hand():
     assert np.nansum(off) == 0
 
 
+@pytest.mark.filterwarnings("error")
+def test_what_is_too_short_to_tell_is_nan():
+    assert np.isnan(autocorrelation(np.ones(60), 3)).all()
+    assert np.isnan(autocorrelation(np.array([1.0, 2.0, 4.0]), 5)[3:]).all()
+    found = stylised_facts(simulate_bars(n_sessions=1, seed=1).bars.frame.iloc[:150])
+    assert np.isnan(found["autocorrelation of |r|, lag 10"]) and found["range over close-to-close move"] > 1
+
+
 def test_the_profile_is_that_of_the_law():
     frame = simulate_bars(n_sessions=60, seed=8, law=MarketLaw(log_vol_sd=0.05), expansions_per_session=0).bars.frame
     profile = half_hour_profile(frame)

@@ -103,13 +103,17 @@ def half_hour_profile(frame):
 def autocorrelation(values, n_lags=MAX_LAG_BARS):
     """Return the autocorrelation at lags 1 to `n_lags`, (n_lags,) float64; pairs with a NaN are left out.
 
+    NaN where there are no pairs, or nothing varies.
+
     Parameters
     ----------
     values : ndarray (n,), float64
     """
     off = values - np.nanmean(values)
+    products = [off[lag:] * off[:-lag] for lag in range(1, n_lags + 1)]
+    means = [np.nanmean(each) if np.isfinite(each).any() else np.nan for each in products]
     variance = np.nanmean(off**2)
-    return np.array([np.nanmean(off[lag:] * off[:-lag]) for lag in range(1, n_lags + 1)]) / variance
+    return np.array(means) / variance if variance > 0 else np.full(n_lags, np.nan)
 
 
 def _returns(frame):

@@ -75,8 +75,8 @@ With the state before each expansion drawn; at r = 1 without drift only the stat
 
 {_table("r, drift", bars)}
 
-The oracle sees moves and wicks before they are rounded to ticks, and knows the session's level; volume follows from the
-range and adds nothing. What it scores is therefore an upper bound, reached only in the limit of fine ticks.
+The oracle sees moves and wicks before they are rounded to ticks, and knows the session's level, which no window shows;
+volume follows from the range and adds nothing. What it scores is therefore an upper bound.
 
 ## Settings
 

@@ -281,6 +281,20 @@ def sample_frame(n_bars=600, seed=17):
     return frame_of(open, high, low, close, gaps), starts
 
 
+def expiry_week_frame(n_bars=500, seed=17):
+    """One stretch in an expiry week: a bad print at bar 100, a second contract at 201-204, 210 and 300-340.
+
+    Every bar at which the price level changes begins a segment.
+    """
+    prices = np.stack(random_walk_prices(n_bars, seed))
+    is_other = np.zeros(n_bars, bool)
+    for first, last in ((100, 100), (201, 204), (210, 210), (300, 340)):
+        is_other[first : last + 1] = True
+    frame = frame_of(*(prices * np.where(is_other, 1.012, 1.0)))
+    starts = [0, *(np.flatnonzero(np.diff(is_other)) + 1).tolist()]
+    return frame.set_axis(frame.index + pd.Timedelta(days=8)), starts
+
+
 def stepped_frame(n_bars=3000, seed=17):
     """Bars of one price each, moving by a tick at most and now and then by many; one segment.
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from feature_reference import frame_of, random_walk_prices, sample_frame
+from feature_reference import expiry_week_frame, frame_of, random_walk_prices, sample_frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -91,6 +91,18 @@ def test_a_prefix_of_the_bars_gives_a_prefix_of_the_table(variant):
         prefix = build_features(SAMPLE.iloc[: t + 1], **VARIANTS[variant])
         assert len(prefix.values) == t + 1
         assert_same_rows(prefix, table, t + 1)
+
+
+@every_variant
+def test_jumps_near_an_expiry_are_cut_by_nothing_later(variant):
+    frame, starts = expiry_week_frame()
+    table = build_features(frame, **VARIANTS[variant])
+    assert table.starts.tolist() == starts
+    for t in (*(np.array(starts[1:]) - 1), *starts[1:], 206, 320, 400):
+        assert_same_rows(build_features(frame.iloc[: t + 1], **VARIANTS[variant]), table, t + 1)
+        wilder = frame.copy()
+        wilder.iloc[t + 1 :, :4] *= np.exp(np.random.default_rng(t).normal(0, 0.02, (len(frame) - t - 1, 1)))
+        assert_same_rows(build_features(wilder, **VARIANTS[variant]), table, t + 1)
 
 
 @every_variant

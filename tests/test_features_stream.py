@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from feature_reference import frame_of, prices_of, random_walk_prices, sample_frame
+from feature_reference import expiry_week_frame, frame_of, prices_of, random_walk_prices, sample_frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_features_properties import VARIANTS, tick_frames
@@ -48,6 +48,16 @@ def test_a_stream_equals_the_batch(variant):
     table = build_features(frame, **VARIANTS[variant])
     assert_equals_batch(stream, frame, 0, table)
     assert (stream.names, stream.set_id) == (table.names, table.set_id)
+
+
+@every_variant
+def test_a_stream_equals_the_batch_where_contracts_interleave(variant):
+    frame, starts = expiry_week_frame()
+    table = build_features(frame, **VARIANTS[variant])
+    assert_equals_batch(FeatureStream(**VARIANTS[variant]), frame, 0, table)
+    for first in (starts[3], starts[3] + 2):
+        stream = FeatureStream.from_bars(frame.iloc[:first], **VARIANTS[variant])
+        assert_equals_batch(stream, frame, first, table)
 
 
 @st.composite

@@ -341,6 +341,7 @@ def test_the_fingerprint_sees_every_stamp_price_and_volume(plain_frame):
 
     prints = [of(plain_frame), of(plain_frame.shift(freq="1min")), of(plain_frame.iloc[:-1])]
     prints += [of(plain_frame.assign(volume=plain_frame["volume"] + 1)), of(edited("high", 7, 1e5)(plain_frame))]
+    prints += [of(plain_frame.assign(instrument_id=1)), of(plain_frame.assign(instrument_id=[1] * 20 + [2] * 20))]
     assert len(set(prints)) == len(prints)
     assert of(plain_frame.copy()) == prints[0]
 

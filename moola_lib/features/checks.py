@@ -102,7 +102,7 @@ def feature_histograms(table, *, n_bins=40):
     return found
 
 
-def compare_zigzags(frame, *, ks=(1.2, 2.0, 3.0, 4.0, 5.0)):
+def compare_zigzags(frame, *, ks=(1.2, 2.0, 3.0, 4.0, 5.0), max_gap_minutes=5.0):
     """Tell how often each swing rule turns.
 
     Parameters
@@ -111,6 +111,8 @@ def compare_zigzags(frame, *, ks=(1.2, 2.0, 3.0, 4.0, 5.0)):
         Bars indexed by UTC `ts`.
     ks : sequence of float
         Retracements in ATRs for the primary rule; the legacy rule has its own.
+    max_gap_minutes : float
+        Longest gap inside a segment.
 
     Returns
     -------
@@ -122,7 +124,7 @@ def compare_zigzags(frame, *, ks=(1.2, 2.0, 3.0, 4.0, 5.0)):
     rules = [("legacy", "legacy", 3.0), *((f"primary, k = {k:g}", "primary", k) for k in ks)]
     rows = []
     for name, zigzag, k in rules:
-        table = build_features(frame, zigzag=zigzag, k=k)
+        table = build_features(frame, zigzag=zigzag, k=k, max_gap_minutes=max_gap_minutes)
         distances = np.abs(table.values[table.is_valid][:, 6:8])
         share = float(table.is_flip.mean())
         verdict = "swings" if share <= MOST_FLIPS else "noise"

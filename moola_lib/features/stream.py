@@ -10,18 +10,17 @@ from moola_lib.features import kernels
 from moola_lib.features.sets import WARM_UP_BARS, describe_set
 from moola_lib.features.table import RULES, check_finite
 from moola_lib.market.bars import PRICES, Bars
+from moola_lib.market.rolls import is_jump
 from moola_lib.market.segments import segment_starts
 
 
 class FeatureStream:
     """A feature set computed one bar at a time, equal to `build_features` bit for bit.
 
-    State restarts, and the next 20 rows are not valid, after a gap of more than
-    `max_gap_minutes`, at a change of `instrument_id`, and when `restart` is
-    called. Without ids the batch looks for rolls in the whole series, later bars
-    included, which no stream can; but it looks at gaps only, where state
-    restarts anyway. Call `restart` before the first bar of a new contract that
-    follows the old one without a gap or an id to tell.
+    State restarts, and the next 20 rows are not valid, where the batch begins a
+    segment: after a gap of more than `max_gap_minutes`, at a change of
+    `instrument_id`, or without ids at a jump near an expiry. Call `restart`
+    before the first bar of a new contract that nothing of this tells.
 
     Parameters
     ----------
@@ -135,7 +134,10 @@ class FeatureStream:
                 raise UserError(f"the bar at {ts} is not later than the one before ({last}); give bars in time order")
             if (instrument_id is None) != (self._last_id is None):
                 raise UserError(f"the bar at {ts}: give instrument_id for every bar or for none")
-            if stamp - self._last_stamp > self._longest_step or instrument_id != self._last_id:
+            is_next_contract = instrument_id != self._last_id
+            if instrument_id is None:
+                is_next_contract = is_jump(prices[0], self._history[3][-1], ts)
+            if is_next_contract or stamp - self._last_stamp > self._longest_step:
                 self.restart()
         self._last_stamp, self._last_id = stamp, instrument_id
 

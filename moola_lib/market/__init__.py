@@ -1,6 +1,6 @@
 """Bars: loading and validating them, sessions and segments, ranges, and the simulator."""
 
-from moola_lib.market.bars import Bars, load_bars, rebin_bars, save_bars
+from moola_lib.market.bars import Bars, load_bars, save_bars
 from moola_lib.market.calendar import (
     detect_calendar,
     expected_sessions,
@@ -29,7 +29,6 @@ __all__ = [
     "find_rolls",
     "hourly_coverage",
     "load_bars",
-    "rebin_bars",
     "save_bars",
     "segment_starts",
     "session_coverage",

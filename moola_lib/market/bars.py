@@ -50,9 +50,11 @@ class Bars:
 
     @property
     def fingerprint(self):
-        """16 hexadecimal digits that change when any stamp, price or volume does."""
+        """16 hexadecimal digits that change when any stamp, price, volume or instrument id does."""
         stamps = self.frame.index.as_unit("ns").asi8
-        return fingerprint(stamps, self.frame[COLUMNS].to_numpy(np.float64))
+        has_ids = "instrument_id" in self.frame.columns  # they decide where segments begin
+        ids = [self.frame["instrument_id"].to_numpy(np.int64)] if has_ids else []
+        return fingerprint(stamps, self.frame[COLUMNS].to_numpy(np.float64), *ids)
 
 
 def load_bars(path, *, tz=None, stamp=None, symbol=None, scale=1.0, drop_budget=0.005):
@@ -206,32 +208,3 @@ def save_bars(bars, path):
     frame = bars.frame.astype({"symbol": "category"})
     with replace_atomically(path) as temporary:
         frame.to_parquet(temporary, compression="lz4")
-
-
-def rebin_bars(frame, n_bins=1000):
-    """Merge neighbouring bars so that about `n_bins` candles show the whole series.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        Bars indexed by UTC `ts`.
-    n_bins : int
-
-    Returns
-    -------
-    DataFrame
-        First open, highest high, lowest low, last close and total volume per
-        bin, indexed by the bin's first stamp.
-    """
-    edges = np.unique(np.linspace(0, len(frame), min(n_bins, len(frame)) + 1).astype(np.int64))
-    first, last = edges[:-1], edges[1:] - 1
-    return pd.DataFrame(
-        {
-            "open": frame["open"].to_numpy()[first],
-            "high": np.maximum.reduceat(frame["high"].to_numpy(), first),
-            "low": np.minimum.reduceat(frame["low"].to_numpy(), first),
-            "close": frame["close"].to_numpy()[last],
-            "volume": np.add.reduceat(frame["volume"].to_numpy(), first),
-        },
-        index=frame.index[first],
-    )

@@ -88,7 +88,7 @@ def find_interleaved(frame):
 
 
 def describe_rolls(frame, *, max_gap_minutes=5.0, n_largest=10):
-    """Return every roll, and the jumps at gaps that might be taken for one, with the verdict on each.
+    """Return every roll, and the jumps that might be taken for one, with the verdict on each.
 
     Parameters
     ----------
@@ -96,8 +96,8 @@ def describe_rolls(frame, *, max_gap_minutes=5.0, n_largest=10):
         Bars indexed by UTC `ts`.
     max_gap_minutes : float
     n_largest : int
-        How many of the largest jumps to list beside the rolls and the largest
-        of each expiry's week.
+        How many of the largest jumps at gaps to list beside the rolls, the
+        largest of each expiry's week, and jumps without a gap.
 
     Returns
     -------
@@ -113,7 +113,7 @@ def describe_rolls(frame, *, max_gap_minutes=5.0, n_largest=10):
     centre, spread = _robust_scale(moves)
     gaps = gaps[np.argsort(-np.abs(moves), kind="stable")]
     of_weeks = [gaps[(gaps >= low) & (gaps < end)][:1] for low, end in _expiry_weeks(frame.index)]
-    at = np.unique(np.concatenate([rolled, gaps[:n_largest], *of_weeks])).astype(np.int64)
+    at = np.unique(np.concatenate([rolled, locate_jumps(frame), gaps[:n_largest], *of_weeks])).astype(np.int64)
     jumps = _moves(frame, at)
     z = (jumps - centre) / spread if spread > 0 else np.full(len(at), np.nan)
     dates = trade_dates(frame.index[at])
@@ -122,6 +122,7 @@ def describe_rolls(frame, *, max_gap_minutes=5.0, n_largest=10):
     is_switch = np.isin(at, switches[has_returned | np.append(False, has_returned[:-1])] if len(switches) else [])
     verdict = np.select([is_switch, np.isin(at, rolled)], ["interleaved", "roll"], "no roll")
     has_ids = "instrument_id" in frame.columns
+    is_gap = np.isin(at, gaps)
     return pd.DataFrame(
         {
             "ts": frame.index[at],
@@ -131,7 +132,7 @@ def describe_rolls(frame, *, max_gap_minutes=5.0, n_largest=10):
             "robust_z": z,
             "days_from_expiry": days,
             "verdict": verdict,
-            "why": [_why(*row, has_ids, spread) for row in zip(verdict, jumps, days, strict=True)],
+            "why": [_why(*row, has_ids) for row in zip(verdict, jumps, z, days, is_gap, strict=True)],
         }
     )
 
@@ -185,15 +186,39 @@ def locate_breaks(index, max_gap_minutes):
     return _after_long_steps(index.asi8, int(max_gap_minutes * ticks_per_minute))
 
 
-def locate_rolls(frame, breaks):
-    """Return the positions at which another contract begins, int64, given those after gaps; see `find_rolls`."""
+def locate_jumps(frame):
+    """Return the positions at which another contract may begin without a gap, int64.
+
+    Nothing later is looked at, so that segments, and features with them, stay
+    causal: a change of `instrument_id` where given; otherwise, in the week of an
+    expiry, an open 0.6 % or more away from the close before.
+    """
     if "instrument_id" in frame.columns:
         ids = frame["instrument_id"].to_numpy()
         return np.flatnonzero(ids[1:] != ids[:-1]) + 1
+    opens, closes = frame["open"].to_numpy(), frame["close"].to_numpy()
+    found = [np.zeros(0, np.int64)]
+    for low, end in _expiry_weeks(frame.index):
+        found.append(low + _far_steps(opens[low:end], closes[low - 1 : end - 1], ROLL_MIN_JUMP))
+    return np.concatenate(found)
+
+
+def is_jump(open_, close_before, ts):
+    """Tell of one bar whether it is a place of `locate_jumps` by price; `ts` is its stamp, with a zone."""
+    if not abs(open_ - close_before) >= ROLL_MIN_JUMP * close_before:
+        return False
+    return bool(_is_expiry_week(trade_dates(pd.DatetimeIndex([pd.Timestamp(ts)])))[0])
+
+
+def locate_rolls(frame, breaks):
+    """Return the positions at which another contract begins, int64, given those after gaps; see `find_rolls`."""
+    if "instrument_id" in frame.columns:
+        return locate_jumps(frame)
     at = np.zeros(0, np.int64)
     if len(breaks):
         moves = _moves(frame, breaks)
-        is_far = np.abs(moves) > max(ROLL_MIN_JUMP, ROLL_MIN_ROBUST_Z * _robust_scale(moves)[1])
+        centre, spread = _robust_scale(moves)
+        is_far = (np.abs(moves) >= ROLL_MIN_JUMP) & (np.abs(moves - centre) >= ROLL_MIN_ROBUST_Z * spread)
         at = breaks[is_far & _is_expiry_week(trade_dates(frame.index[breaks]))]
     switches, has_returned = _switches(frame)
     return np.unique(np.concatenate([at, switches[has_returned], switches[1:][has_returned[:-1]]]))
@@ -216,22 +241,29 @@ def _after_long_steps(stamps, longest):
 
 
 @numba.njit(cache=True)
-def _count_far_steps(opens, closes, least):
-    """Count the bars whose open is further than the fraction `least` from the close before it."""
+def _far_steps(opens, closes, least):
+    """Return the positions whose open is the fraction `least` or more away from the close before it, int64."""
     n_far = 0
     for k in range(len(opens)):
-        n_far += abs(opens[k] - closes[k]) > least * closes[k]
-    return n_far
+        n_far += abs(opens[k] - closes[k]) >= least * closes[k]
+    found = np.empty(n_far, np.int64)
+    if n_far:  # most weeks have none
+        n_far = 0
+        for k in range(len(opens)):
+            if abs(opens[k] - closes[k]) >= least * closes[k]:
+                found[n_far] = k
+                n_far += 1
+    return found
 
 
 def _switches(frame):
     """Return the positions of possible switches, and for each whether the next one returns from it."""
+    at = locate_jumps(frame)
     if "instrument_id" in frame.columns:
         ids = frame["instrument_id"].to_numpy()
-        at = np.flatnonzero(ids[1:] != ids[:-1]) + 1
         is_back = ids[at[1:]] == ids[at[:-1] - 1]
     else:
-        at = _jumps_near_expiry(frame)
+        at = _beyond_their_weeks_moves(frame, at)
         moves = _moves(frame, at)
         sizes = np.abs(moves)
         is_back = np.abs(moves[1:] + moves[:-1]) <= SWITCH_TOLERANCE * np.minimum(sizes[1:], sizes[:-1])
@@ -240,19 +272,18 @@ def _switches(frame):
     return at, has_returned
 
 
-def _jumps_near_expiry(frame):
-    """Return the positions of large jumps from close to next open in the weeks of expiry."""
+def _beyond_their_weeks_moves(frame, at):
+    """Return those jumps that are far outside the moves inside bars of their week of expiry."""
+    if len(at) < 2:
+        return at
     opens, closes = frame["open"].to_numpy(), frame["close"].to_numpy()
-    found = [np.zeros(0, np.int64)]
+    is_far = np.zeros(len(at), bool)
     for low, end in _expiry_weeks(frame.index):
-        if _count_far_steps(opens[low:end], closes[low - 1 : end - 1], 0.99 * ROLL_MIN_JUMP) < 2:  # most weeks
-            continue
-        jumps = np.abs(np.log(opens[low:end] / closes[low - 1 : end - 1]))
-        near = np.flatnonzero(jumps >= ROLL_MIN_JUMP)
-        if len(near) > 1:
+        here = np.flatnonzero((at >= low) & (at < end))
+        if len(here) > 1:
             scale = _robust_scale(np.log(closes[low:end] / opens[low:end]))[1]
-            found.append(low + near[jumps[near] >= SWITCH_MIN_ROBUST_Z * scale])
-    return np.concatenate(found)
+            is_far[here] = np.abs(_moves(frame, at[here])) >= SWITCH_MIN_ROBUST_Z * scale
+    return at[is_far]
 
 
 def _expiry_weeks(index):
@@ -297,20 +328,22 @@ def _is_expiry_week(dates):
     return (days >= FIRST_ROLL_DAY) & (days <= LAST_ROLL_DAY)
 
 
-def _why(verdict, move, days, has_ids, spread):
+def _why(verdict, move, z, days, is_gap, has_ids):
     """Say in a few words what decided about one jump."""
     if has_ids:
         return "instrument_id is the same" if verdict == "no roll" else "instrument_id changes"
     if verdict == "interleaved":
         return "a jump there and back near an expiry"
+    if not is_gap:
+        return "a jump without a gap near an expiry: a segment begins here, more is not known"
     unit = "day" if abs(days) == 1 else "days"
     distance = (
         f"{abs(days)} {unit} {'before' if days < 0 else 'after'} an expiry" if days else "on the day of an expiry"
     )
     if not FIRST_ROLL_DAY <= days <= LAST_ROLL_DAY:
         return f"too far from an expiry: {distance}"
-    if abs(move) <= ROLL_MIN_JUMP:
+    if abs(move) < ROLL_MIN_JUMP:
         return f"smaller than {ROLL_MIN_JUMP:.1%}, {distance}"
-    if abs(move) <= ROLL_MIN_ROBUST_Z * spread:
+    if abs(z) < ROLL_MIN_ROBUST_Z:
         return f"within {ROLL_MIN_ROBUST_Z:g} robust standard deviations of this series' moves, {distance}"
     return f"far outside this series' moves across gaps, {distance}"

@@ -12,15 +12,17 @@ from moola_lib.market.calendar import (
     whole_minutes,
 )
 from moola_lib.market.calendar import trade_dates as trade_dates
-from moola_lib.market.rolls import find_interleaved, locate_breaks, locate_rolls, minutes_since_previous
+from moola_lib.market.rolls import find_interleaved, locate_breaks, locate_jumps, locate_rolls, minutes_since_previous
 
 
 def segment_starts(frame, *, max_gap_minutes=5.0):
     """Return the positions at which a new segment begins.
 
     A segment is a stretch without a gap of more than `max_gap_minutes` and
-    without a roll; windows and feature state never cross its edge. Where
-    contract months interleave, every switch is a roll.
+    without a roll; windows and feature state never cross its edge. Rolls come
+    at gaps, or as jumps near an expiry (see `rolls.locate_jumps`), so that
+    where contract months interleave every switch is an edge. Whether a bar is
+    one depends on no later bar.
 
     Parameters
     ----------
@@ -36,7 +38,7 @@ def segment_starts(frame, *, max_gap_minutes=5.0):
     """
     breaks = locate_breaks(frame.index, max_gap_minutes)
     first = np.zeros(min(len(frame), 1), np.int64)
-    return np.unique(np.concatenate([first, breaks, locate_rolls(frame, breaks)]))
+    return np.unique(np.concatenate([first, breaks, locate_jumps(frame)]))
 
 
 def describe_segments(frame, *, max_gap_minutes=5.0, calendar=None):
@@ -55,14 +57,16 @@ def describe_segments(frame, *, max_gap_minutes=5.0, calendar=None):
     -------
     DataFrame
         `start`, `end` (UTC), `n_bars`, `gap_minutes` before it, `reason`: first
-        bar, roll, contract switch (contract months interleave), or the kind of
-        the gap before it (see `describe_gaps`).
+        bar, roll, contract switch (contract months interleave), jump near an
+        expiry (without a gap, and not known to be either), or the kind of the gap
+        before it (see `describe_gaps`).
     """
     starts = segment_starts(frame, max_gap_minutes=max_gap_minutes)
     ends = np.append(starts[1:], len(frame)) - 1
     breaks = locate_breaks(frame.index, max_gap_minutes)
     rolled = np.isin(starts, locate_rolls(frame, breaks))
-    reason = np.where(rolled, "roll", "first bar").astype(object)
+    reason = np.where(rolled, "roll", "jump near an expiry").astype(object)
+    reason[:1] = "first bar"
     for span in find_interleaved(frame).itertuples():
         is_inside = (frame.index[starts] >= span.first) & (starts <= frame.index.get_loc(span.last) + 1)
         reason[rolled & is_inside] = "contract switch"

@@ -40,7 +40,8 @@ class Market:
         that the minute of the day and the session's level alone would give.
     planted : DataFrame
         One row per expansion: `window_start_ts`, `start_ts`, `end_ts` (UTC,
-        inclusive), `state` (consolidation, retracement or none drawn),
+        inclusive), `state` (consolidation or retracement; a mere name where the
+        law has no states),
         `state_start_ts`, `direction` (+1 or -1), `session` (0-based).
     law : MarketLaw
     """

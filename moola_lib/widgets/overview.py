@@ -13,6 +13,7 @@ from moola_lib.market.segments import ZONE, trade_dates
 
 BARS_PER_CANDLE = (1, 2, 3, 5, 10, 15, 30, 60)  # above an hour: whole hours
 REGULAR_HOURS = (pd.Timedelta(hours=9.5), pd.Timedelta(hours=16))  # New York
+CONTRACT_REASONS = ("roll", "contract switch", "jump")
 MAX_SESSIONS_SHADED = 40  # more cannot be told apart
 MAX_MARKS = 40  # of a kind; each costs the browser time
 MAX_GAP_LABELS = 12
@@ -38,7 +39,8 @@ def bar_overview(frame, segments, rolls=None, gaps=None, *, title, is_headless=F
     segments : DataFrame
         From `market.describe_segments`: `start`, `gap_minutes` and `reason`.
     rolls : array_like of Timestamp, optional
-        First bars of new contracts; default the segments whose reason is a roll.
+        First bars of new contracts; default the segments whose reason is a roll,
+        a contract switch or a jump near an expiry.
     gaps : DataFrame, optional
         `start` (first bar after it) and `gap_minutes`; default the segments
         whose reason is a gap, inside a session or over a break.
@@ -114,7 +116,7 @@ def _prepare(frame, segments, rolls, gaps):
     midnights = pd.DatetimeIndex(dates[sessions])
     hours = [index.searchsorted((midnights + edge).tz_localize(ZONE).tz_convert("UTC")) for edge in REGULAR_HOURS]
     if rolls is None:
-        rolls = segments.loc[segments["reason"].str.startswith("roll"), "start"]
+        rolls = segments.loc[segments["reason"].str.startswith(CONTRACT_REASONS), "start"]
     if gaps is None:
         gaps = segments[segments["reason"].str.startswith("gap")]
     gaps = gaps.sort_values("gap_minutes", ascending=False, kind="stable")

@@ -1,4 +1,4 @@
-"""Importing five years of bars against pyarrow alone, and the oracle against numpy."""
+"""Importing five years of bars against pyarrow alone, zooming them against pandas, the oracle against numpy."""
 
 import tempfile
 from functools import cache
@@ -49,6 +49,36 @@ def load_parquet_against_reader():
     return ours, reference
 
 
+def zoom_against_pandas():
+    """Zoom the overview of five years from everything to a year; group the same year with pandas and draw it.
+
+    Python's part only; the browser's is in the test that zooms in a real JupyterLab.
+    """
+    import numpy as np
+    import plotly.graph_objects as go
+
+    from moola_lib.market import describe_segments
+    from moola_lib.widgets.overview import bar_overview
+
+    frame = five_years().frame
+    figure = bar_overview(frame, describe_segments(frame), title="five years")
+    year = slice(600_000, 960_000)
+    how = {"open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"}
+
+    def ours():
+        figure.layout.xaxis.range = (-0.5, len(frame) - 0.5)
+        figure.layout.xaxis.range = (year.start, year.stop)
+        return 2
+
+    def reference():
+        part = frame.iloc[year]
+        candles = part.groupby(np.arange(len(part)) // 600).agg(how)
+        prices = {name: candles[name] for name in ("open", "high", "low", "close")}
+        return len([go.FigureWidget(go.Candlestick(x=candles.index, **prices))])
+
+    return ours, reference
+
+
 def oracle_against_numpy():
     """Posteriors of windows of the bare law, compiled; the same forward-backward passes in numpy."""
     from benchmarks.oracle_numpy import span_posterior
@@ -91,5 +121,6 @@ BENCHMARKS = [
         "import 1.8 M bars from CSV to parquet: time over pyarrow's CSV reader alone", "≤ 2", import_csv_against_reader
     ),
     Benchmark("load 1.8 M bars from parquet: time over pyarrow's read_table", "≤ 2", load_parquet_against_reader),
+    Benchmark("overview of 1.8 M bars: a zoom over grouping and drawing its stretch anew", "≤ 4", zoom_against_pandas),
     Benchmark("oracle's posterior of a window: times faster than numpy", "≥ 5", oracle_against_numpy),
 ]

@@ -9,7 +9,7 @@ from moola_lib.figures.theme import BLUE, GREY, ORANGE, style
 COLOURS = (BLUE, ORANGE, GREY)
 
 
-def facts_figure(profiles, correlations, *, title="The shape of the day, and how volatility clusters"):
+def facts_figure(profiles, correlations, *, title="The day, and how volatility clusters"):
     """Draw half-hour profiles and autocorrelations of |return|, a line a series.
 
     Parameters

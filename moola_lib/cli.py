@@ -83,15 +83,19 @@ def _parser():
     features.add_argument("--zigzag", help="swing rule: primary (default) or legacy")
     features.add_argument("--k", type=float, help="retracement in ATRs that confirms a primary swing (default 3)")
     features.add_argument("--extra", nargs="+", metavar="NAME", help="further columns: consol_proxy, position")
-    features.add_argument("--max-gap-minutes", type=float, help="longest gap inside a segment (default 5)")
+    features.add_argument("--max-gap-minutes", type=float, help="longest gap inside a segment (default 5, most 10080)")
     _add_reading(features)
     split = features.add_mutually_exclusive_group()
     split.add_argument(
         "--fractions", nargs=3, type=float, metavar=("TRAIN", "VAL", "TEST"), help="split (default 0.7 0.15 0.15)"
     )
     split.add_argument("--dates", nargs=2, metavar=("TRAIN_END", "VAL_END"), help="last trade dates, as 2024-12-31")
-    features.add_argument("--embargo-bars", type=int, help="bars between the parts (default 105)")
-    features.add_argument("--overwrite", action="store_true", help="replace a table that is there")
+    features.add_argument("--embargo-bars", type=int, help="bars between the parts (default 105, a window; not less)")
+    features.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace a table that is there; of a folder, remove what has no bars",
+    )
     features.add_argument("--workers", type=int, metavar="N", help="processes for a folder (default one per core)")
     features.add_argument("--verify", metavar="DIR", help="check the table in DIR; exit 3 if a check fails")
     features.add_argument("--bars", metavar="FILE", help="with --verify: the bars it was made from")

@@ -11,10 +11,13 @@ import pyarrow as pa
 import pytest
 
 from moola_lib.errors import UserError
+from moola_lib.features import FeatureTable
 from moola_lib.market import load_bars
 from moola_lib.market.bars import COLUMNS
 from moola_lib.market.databento import PRICES, RECORD, UNDEFINED_PRICE
 from moola_lib.market.stamps import localise, prove_mark, prove_zone
+from moola_lib.market.vendors import find_symbols
+from moola_lib.runs.tables_by_month import write_tables
 
 ZONE = "America/New_York"
 
@@ -122,6 +125,86 @@ def test_every_vendor_gives_the_same_bars(plain_frame, tmp_path, layout, encodin
     assert (bars.frame.index == plain_frame.index).all() and bars.symbol == symbol
     assert ("instrument_id" in bars.frame) == layout.startswith("Databento")
     assert facts(bars)["rows in"] == facts(bars)["rows out"] == "40"
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_symbols_are_found_where_a_file_names_them(plain_frame, tmp_path, layout, encoding):
+    write, options, symbol = LAYOUTS[layout]
+    path = tmp_path / "misleading.parquet"
+    path.write_bytes(ENCODINGS[encoding](write(plain_frame)))
+    assert find_symbols(path) == ([] if "symbol" in options else [symbol])
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_several_symbols_are_found_as_they_are_written(plain_frame, tmp_path, ending):
+    names = np.repeat(["NA", "007", "B/B", "ü"], 10)
+    frame = plain_frame.assign(symbol=pd.Categorical(names, ["ü", "B/B", "unused", "007", "NA"]))
+    path = tmp_path / f"bars.{ending}"
+    if ending == "parquet":
+        frame.rename(columns={"symbol": "Symbol"}).to_parquet(path)
+    else:
+        frame.to_csv(path)
+    assert find_symbols(path) == ["007", "B/B", "NA", "ü"]
+    with pytest.raises(UserError, match="holds 4 symbols"):
+        load_bars(path)
+    for name in find_symbols(path):
+        assert len(load_bars(path, symbol=name)) == 10
+
+
+# A date and a time of day in two columns
+
+
+def split_stamps(frame, day, clock):
+    stamps = naive(frame, ZONE)
+    return {"Date": stamps.strftime(day), "Time": stamps.strftime(clock), **{c: frame[c].to_numpy() for c in COLUMNS}}
+
+
+@pytest.mark.parametrize(("day", "clock"), [("%Y-%m-%d", "%H:%M:%S"), ("%Y-%m-%d", "%H:%M"), ("%Y%m%d", "%H%M%S")])
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_date_and_time_are_read_as_one_stamp(plain_frame, tmp_path, day, clock, ending):
+    columns, path = pd.DataFrame(split_stamps(plain_frame, day, clock)), tmp_path / "bars"
+    columns.to_parquet(path) if ending == "parquet" else columns.to_csv(path, index=False)
+    bars = load_bars(path, symbol="NQ", tz=ZONE)
+    assert (bars.frame.index == plain_frame.index).all()
+    np.testing.assert_array_equal(bars.frame[COLUMNS], plain_frame[COLUMNS])
+    assert "columns left out" not in facts(bars)
+
+
+def test_dates_and_times_of_arrow_are_read_as_one_stamp(plain_frame, tmp_path):
+    columns = split_stamps(plain_frame, "%Y-%m-%d", "%H:%M")
+    stamps = naive(plain_frame, ZONE)
+    pd.DataFrame(columns | {"Date": stamps.date, "Time": stamps.time}).to_parquet(tmp_path / "bars.parquet")
+    assert (load_bars(tmp_path / "bars.parquet", symbol="NQ", tz=ZONE).frame.index == plain_frame.index).all()
+
+
+def test_a_time_that_carries_its_offset_needs_no_zone(plain_frame, tmp_path):
+    (tmp_path / "bars.csv").write_text(csv_of(split_stamps(plain_frame, "%Y-%m-%d", "%H:%M-05:00")))
+    bars = load_bars(tmp_path / "bars.csv", symbol="NQ")
+    assert (bars.frame.index == plain_frame.index).all() and facts(bars)["zone"].startswith("carried by the stamps")
+    with pytest.raises(UserError, match="contradicts the stamps, which carry their own zone"):
+        load_bars(tmp_path / "bars.csv", symbol="NQ", tz="Asia/Tokyo")
+
+
+def test_a_date_that_is_a_whole_stamp_needs_no_time(plain_frame, tmp_path):
+    columns = split_stamps(plain_frame, "%Y-%m-%d %H:%M:%S", "%H:%M")
+    for path, write in ((tmp_path / "bars.csv", "to_csv"), (tmp_path / "bars.parquet", "to_parquet")):
+        getattr(pd.DataFrame(columns), write)(path, index=False)
+        bars = load_bars(path, symbol="NQ", tz=ZONE)
+        assert (bars.frame.index == plain_frame.index).all() and facts(bars)["columns left out"] == "time"
+
+
+@pytest.mark.parametrize(("spoiled", "sentence"), [
+    ("25:10", r"row 8: the stamp '2024-03-05 25:10' cannot be read as a time"),
+    ("", r"row 8: the stamp '2024-03-05 ' cannot be read as a time"),
+    ("10:07Z", r"row 8: the stamp '2024-03-05 10:07Z' cannot be read as a time"),
+])  # fmt: skip
+def test_a_time_that_cannot_be_read_is_named_with_its_row(plain_frame, tmp_path, spoiled, sentence):
+    columns = split_stamps(plain_frame, "%Y-%m-%d", "%H:%M")
+    columns["Time"] = [*columns["Time"][:7], spoiled, *columns["Time"][8:]]
+    (tmp_path / "bars.csv").write_text(csv_of(columns))
+    with pytest.raises(UserError, match=sentence):
+        load_bars(tmp_path / "bars.csv", symbol="NQ", tz=ZONE)
 
 
 @pytest.mark.parametrize(("layout", "unsaid"), [
@@ -235,9 +318,23 @@ def test_dbn_symbols_follow_the_dates_of_the_mapping(plain_frame, tmp_path):
     (tmp_path / "bars.dbn").write_bytes(dbn_bytes(frame, ids=11, mappings=reused))
     with pytest.raises(UserError, match=r"2 symbols \(NQH4, NQM4\); choose one with symbol"):
         load_bars(tmp_path / "bars.dbn")
+    assert find_symbols(tmp_path / "bars.dbn") == ["NQH4", "NQM4"]
     bars = load_bars(tmp_path / "bars.dbn", symbol="NQM4")
     assert (bars.frame.index == frame.index[40:]).all()
     assert facts(bars)["rows of other symbols (left out)"] == "40"
+
+
+def test_dbn_of_two_symbols_is_featurised_in_a_folder(plain_frame, tmp_path):
+    frame = plain_frame.loc[plain_frame.index.repeat(2)]
+    mappings = {
+        name: [(datetime.date(2024, 3, 1), datetime.date(2024, 4, 1), number)]
+        for name, number in (("NQH4", "11"), ("ESH4", "12"))
+    }
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "both.dbn").write_bytes(dbn_bytes(frame, ids=np.tile([11, 12], 40), mappings=mappings))
+    assert write_tables(tmp_path / "in", tmp_path / "out", n_workers=1) == []
+    for name in ("ESH4", "NQH4"):
+        assert len(FeatureTable.load(tmp_path / "out" / name / "2024-03")) == 40
 
 
 def test_dbn_of_several_instruments_and_no_names_is_refused(plain_frame, tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 
@@ -169,7 +170,13 @@ def test_nothing_is_left_of_a_write_that_fails(series, tmp_path, monkeypatch):
         ({}, {"dates": ["2024-02-09", "2024-01-31"]}, "not in order"),
         ({}, {"dates": ["2030-01-01", "2031-01-01"]}, "validation part of the split holds no window"),
         ({}, {"embargo_bars": -1}, "embargo of -1 bars"),
+        ({}, {"embargo_bars": 104}, "embargo of 104 bars"),
         ({}, {"fractions": [0.5, 0.5, 0.5]}, "sum to 1"),
+        ({}, {"fractions": [0.5, 0.25, float("nan")]}, "sum to 1"),
+        ({"max_gap_minutes": 0}, {}, "a week"),
+        ({"max_gap_minutes": 10_081}, {}, "a week"),
+        ({"max_gap_minutes": 1e300}, {}, "a week"),
+        ({"max_gap_minutes": float("nan")}, {}, "a week"),
     ],
 )
 def test_wrong_options_write_nothing(series, tmp_path, options, splitting, sentence):
@@ -219,17 +226,21 @@ def put(place, value):
     return change
 
 
+def put_last_name(card):
+    card["names"][-1] = "other"
+
+
 SPOILS = {
     "finite": lambda f: spoil_array(f, "values", put((500, 3), np.nan)),
     "ranges": lambda f: spoil_array(f, "values", put((500, 3), 1.5)),
     "values from the bars": lambda f: spoil_array(f, "values", put((500, 3), 0.123)),
     "shape": lambda f: spoil_array(f, "values", lambda values: values.astype(np.float64)),
-    "values not 0": lambda f: spoil_array(f, "values", put((slice(None), slice(0, 8)), 0.0)),
+    "values not 0": lambda f: spoil_array(f, "values", put((slice(None), 4), 0.0)),
     "valid rows": lambda f: spoil_array(f, "is_valid", put(slice(0, 12_000), False)),
     "first rows of segments": lambda f: spoil_array(f, "is_valid", put(3, True)),
     "metadata": lambda f: spoil_json(f, "metadata.json", lambda card: card.update(valid_share=0.5)),
     "names": lambda f: spoil_json(f, "metadata.json", lambda card: card["names"].reverse()),
-    "expansion_proxy": lambda f: spoil_json(f, "metadata.json", lambda card: card["names"].pop()),
+    "expansion_proxy": lambda f: spoil_json(f, "metadata.json", put_last_name),
     "set and version": lambda f: spoil_json(f, "metadata.json", lambda card: card.update(version=7)),
     "splits do not overlap": lambda f: spoil_json(
         f, "splits.json", lambda splits: splits["parts"][0].update(last_place=splits["parts"][1]["first_place"])
@@ -388,6 +399,113 @@ def test_a_broken_file_is_named_and_the_others_are_built(instruments, uninterrup
     for name in ("broken.parquet", "empty.csv", "z_again.parquet: AA is in a.parquet as well"):
         assert any(name in line for line in errors)
     assert content(out) == content(uninterrupted)
+
+
+@pytest.fixture(scope="module")
+def short():
+    """One session of bars, about a day."""
+    return simulate_bars(n_sessions=1, seed=1, symbol="AA", start_date="2024-01-15").bars.frame
+
+
+def text_of(frame, **columns):
+    """CSV text of a frame, with columns put in place of others."""
+    return frame.reset_index().astype({"symbol": str}).assign(**columns).to_csv(index=False)
+
+
+FOLDER_LAYOUTS = {
+    "header in capitals": ("Q", lambda f: text_of(f, symbol="Q").title().replace("\nTs", "\nts").encode()),
+    "semicolons": ("SC", lambda f: text_of(f, symbol="SC").replace(",", ";").encode()),
+    "UTF-16": ("U", lambda f: text_of(f, symbol="U").encode("utf-16")),
+    "a symbol that reads as nothing": ("NA", lambda f: text_of(f, symbol="NA").encode()),
+    "a symbol that reads as a number": ("007", lambda f: text_of(f, symbol="007").encode()),
+    "zstandard": ("Z", lambda f: pa.Codec("zstd").compress(text_of(f, symbol="Z").encode(), asbytes=True)),
+    "three header lines": (
+        "NQ=F",
+        lambda f: (
+            "Price,Open,High,Low,Close,Volume\nTicker,NQ=F,NQ=F,NQ=F,NQ=F,NQ=F\nDatetime,,,,,\n"
+            + f.drop(columns="symbol").to_csv(header=False)
+        ).encode(),
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", FOLDER_LAYOUTS)
+def test_a_folder_is_read_as_a_file_is(short, tmp_path, layout):
+    symbol, write = FOLDER_LAYOUTS[layout]
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / ("bars.csv.zst" if layout == "zstandard" else "bars.csv")
+    path.write_bytes(write(short))
+    assert load_bars(path).symbol == symbol
+    assert write_tables(tmp_path / "in", tmp_path / "out", n_workers=1) == []
+    (built,) = json.loads((tmp_path / "out" / "manifest.json").read_text())["instruments"]
+    assert built == symbol
+    table = FeatureTable.load(tmp_path / "out" / symbol / "2024-01")
+    assert table.values.tobytes() == build_features(short).values.tobytes()
+
+
+def test_categories_without_rows_are_no_instruments(short, tmp_path):
+    (tmp_path / "in").mkdir()
+    both = pd.concat([short, short.assign(symbol="BB")]).sort_index(kind="stable")
+    both["symbol"] = pd.Categorical(both["symbol"], ["none", "AA", "BB"])
+    both.to_parquet(tmp_path / "in" / "both.parquet")
+    assert write_tables(tmp_path / "in", tmp_path / "out", n_workers=1) == []
+    assert sorted(json.loads((tmp_path / "out" / "manifest.json").read_text())["instruments"]) == ["AA", "BB"]
+
+
+@pytest.mark.parametrize("has_overwrite", [False, True])
+def test_an_instrument_whose_bars_are_gone_is_named_and_removed_only_when_asked(
+    instruments, uninterrupted, tmp_path, capsys, has_overwrite
+):
+    source = Path(shutil.copytree(instruments[0], tmp_path / "in"))
+    out = Path(shutil.copytree(uninterrupted, tmp_path / "out"))
+    (source / "a.parquet").unlink()
+    (source / "d.csv").write_bytes(b"")  # unreadable today is not gone
+    words = ["--overwrite"] if has_overwrite else []
+    assert main(["features", str(source), "-o", str(out), "--workers", "1", *words]) == 2
+    errors = capsys.readouterr().err
+    assert "d.csv is empty" in errors and ("AA: no file holds its bars any more" in errors) != has_overwrite
+    listed = json.loads((out / "manifest.json").read_text())["instruments"]
+    kept = {"AA", "B_B", "CC", "d"} - ({"AA"} if has_overwrite else set())
+    assert set(listed) == {path.name for path in out.iterdir() if path.is_dir()} == kept
+    before = {name: data for name, data in content(uninterrupted).items() if name.partition("/")[0] in kept}
+    assert {name: data for name, data in content(out).items() if name != "manifest.json"} == before
+
+
+ENTRY = {"source": "a.parquet", "content": "0", "n_bars": 1, "months": {"2024-01": {}}}
+NO_MANIFESTS = [
+    [],
+    3,
+    None,
+    {},
+    {"settings": 1, "instruments": {}},
+    {"settings": {}, "instruments": []},
+    {"settings": {}, "instruments": {"AA": 1}},
+    {"settings": {}, "instruments": {"AA": {}}},
+    {"settings": {}, "instruments": {"AA": {**ENTRY, "months": ["2024-01"]}}},
+    {"settings": {}, "instruments": {"AA": {**ENTRY, "months": {"../../victim": {}}}}},
+    {"settings": {}, "instruments": {"AA": {**ENTRY, "source": None}}},
+    *(
+        {"settings": {}, "instruments": {name: ENTRY}}
+        for name in ("../victim", "..", ".", "", "a/b", "a\\b", "VICTIM", ".lock", "AA\n")
+    ),
+]
+
+
+@pytest.mark.parametrize("manifest", NO_MANIFESTS, ids=json.dumps)
+def test_a_damaged_manifest_is_one_sentence_and_nothing_is_removed(instruments, tmp_path, capsys, manifest):
+    victim, out = tmp_path / "victim", tmp_path / "out"
+    for folder in (victim, out / "AA" / "2024-01"):
+        folder.mkdir(parents=True)
+        (folder / "thesis.txt").write_text("years of work")
+    text = json.dumps(manifest).replace("VICTIM", str(victim))
+    (out / "manifest.json").write_text(text)
+    before = content(tmp_path)
+    build = ["features", str(instruments[0]), "-o", str(out), "--workers", "1"]
+    for words in (build, [*build, "--overwrite"], ["features", "--verify", str(out)]):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("moola: ") and "manifest" in error and error.count("\n") == 1
+    assert content(tmp_path) == before
 
 
 def test_files_without_symbols_are_named_by_all_but_their_format(instruments, tmp_path, capsys):

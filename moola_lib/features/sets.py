@@ -1,6 +1,5 @@
 """The feature sets: names, ranges and versions, in one place."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from moola_lib.errors import UserError
 
 WARM_UP_BARS = 20  # a segment's first rows, not valid in any set
+MAX_GAP_MINUTES = 7 * 24 * 60  # nothing trades on across a week
 INF = float("inf")
 
 
@@ -94,7 +94,8 @@ def describe_set(feature_set="relativity11", zigzag="primary", k=3.0, extra=(), 
     Raises
     ------
     UserError
-        The set, rule or extra column is unknown, or k or the gap is not a positive number.
+        The set, rule or extra column is unknown, k is not a positive number, or
+        the gap is none or longer than a week.
     """
     if feature_set not in FEATURE_SETS:
         raise UserError(f"feature set {feature_set!r} is not known; choose one of {', '.join(FEATURE_SETS)}")
@@ -105,9 +106,13 @@ def describe_set(feature_set="relativity11", zigzag="primary", k=3.0, extra=(), 
         raise UserError(f"extra column {unknown[0]!r} is not known; choose from {', '.join(EXTRA_COLUMNS)}")
     if "consol_proxy" in extra and feature_set != "relativity11":
         raise UserError(f"consol_proxy is made from relativity11's columns; it does not go with {feature_set}")
-    for name, value in (("k", k), ("max_gap_minutes", max_gap_minutes)):
-        if not 0 < value < math.inf:
-            raise UserError(f"{name} = {value} is not allowed; give a number above 0")
+    if not 0 < k < INF:
+        raise UserError(f"k = {k} is not allowed; give a number above 0")
+    if not 0 < max_gap_minutes <= MAX_GAP_MINUTES:
+        raise UserError(
+            f"max_gap_minutes = {max_gap_minutes} is not allowed; give a number above 0 and at most {MAX_GAP_MINUTES:,}"
+            " (a week)"
+        )
     spec = FEATURE_SETS[feature_set]
     columns = [name for name in extra if name != "position"]
     set_id = f"{spec.name}.v{spec.version}"

@@ -12,6 +12,7 @@ from moola_lib.errors import UserError
 from moola_lib.market.databento import FIXED_PRICE_SCALE, MINUTE_RTYPE, RTYPE_NAMES, UNDEFINED_PRICE
 
 NUMBERS = ["open", "high", "low", "close", "volume"]
+DAY = re.compile(r"\d{4}-\d\d-\d\d|\d{8}")
 COMPACT_STAMP = re.compile(r"\d{8} \d{6}")
 EPOCH = re.compile(r"\d{9,19}")
 EPOCH_FACTORS = {9: 10**9, 10: 10**9, 12: 10**6, 13: 10**6, 15: 1000, 16: 1000, 18: 1, 19: 1}  # digits: to ns
@@ -66,6 +67,11 @@ class Rows:
         return len(self.stamps)
 
 
+def is_day(text):
+    """Tell whether a text is a date without a time of day: ISO 8601, or yyyyMMdd."""
+    return bool(DAY.fullmatch(text))
+
+
 def is_stamp(text):
     """Tell whether a text is a stamp that is read: ISO 8601, or yyyyMMdd HHmmss."""
     return bool(COMPACT_STAMP.fullmatch(text) or ISO_STAMP.fullmatch(text))
@@ -102,7 +108,7 @@ def gather_rows(columns, stamp, path, layout, is_fixed_point):
     ----------
     columns : dict of str to ChunkedArray
         The stamp's column, open, high, low, close, volume; perhaps symbol,
-        instrument_id and rtype. Emptied.
+        instrument_id and rtype; `time` beside a stamp's column of days. Emptied.
     stamp : str
         Name of the stamp's column.
     path : Path
@@ -122,6 +128,10 @@ def gather_rows(columns, stamp, path, layout, is_fixed_point):
     """
     if "rtype" in columns:
         _check_rtype(columns.pop("rtype"), path)
+    if "time" in columns and stamp != "time":
+        parts = [columns.pop(name).cast(pa.string()) for name in (stamp, "time")]
+        columns[stamp] = pc.binary_join_element_wise(*parts, " ")
+        del parts
     stamps, zone, offset = _read_stamps(columns.pop(stamp), path)
     numbers = {}
     for name in NUMBERS:
@@ -134,7 +144,7 @@ def gather_rows(columns, stamp, path, layout, is_fixed_point):
     if layout == "Databento":
         rows.layout = f"Databento, {'raw' if is_fixed_point else 'readable'} prices"
     if "symbol" in columns:
-        rows.symbols, rows.codes = _read_symbols(columns.pop("symbol"), path)
+        rows.symbols, rows.codes = read_symbols(columns.pop("symbol"), path)
     if "instrument_id" in columns:
         ids = columns.pop("instrument_id")
         _refuse_missing(ids, path, "instrument_id", "mend it, or leave the column out")
@@ -158,7 +168,7 @@ def _read_stamps(column, path):
         kind = column.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         kind = stamp_type(column[0].as_py(), path)
-        column = column.cast(kind)
+        column = _parse_stamps(column, kind, path)
     if pa.types.is_integer(kind):
         stamps = column.cast(pa.int64()).to_numpy()
         factor = EPOCH_FACTORS.get(len(str(stamps[0])))
@@ -173,6 +183,20 @@ def _read_stamps(column, path):
     zone = kind.tz if pa.types.is_timestamp(kind) else None
     stamps = column.cast(pa.timestamp("ns", zone)).cast(pa.int64()).to_numpy()
     return stamps, zone or "", None if zone is None else _offset_of(zone, column[0])
+
+
+def _parse_stamps(column, kind, path):
+    """Return texts as stamps of an Arrow type; refuse the first that is not written as the others are."""
+    try:
+        if COMPACT_STAMP.fullmatch(column[0].as_py()):
+            return pc.strptime(column, format="%Y%m%d %H%M%S", unit="ns")
+        return column.cast(kind)
+    except pa.ArrowInvalid as error:
+        found = re.search(r"parse string: '(.*)' as a scalar", str(error), re.DOTALL)
+        if not found:
+            raise
+        row, text = column.index(found[1]).as_py() + 1, found[1][:40]
+        raise UserError(f"{path}: row {row}: the stamp {text!r} cannot be read as a time; mend the file") from error
 
 
 def _offset_of(zone, scalar):
@@ -199,7 +223,7 @@ def _read_floats(column, path, name):
     return column.to_numpy()
 
 
-def _read_symbols(column, path):
+def read_symbols(column, path):
     """Return the names in a symbol column, and each row's position in them (None if there is one name only)."""
     if pa.types.is_null(column.type) or column.null_count == len(column):
         return [], None
@@ -214,6 +238,8 @@ def _read_symbols(column, path):
     used = np.flatnonzero(np.bincount(codes, minlength=len(names)))
     if len(used) == 1:
         return [names[used[0]]], None
+    if len(used) < len(names):  # a dictionary may name what no row has
+        names, codes = [names[code] for code in used], np.searchsorted(used, codes)
     return names, codes
 
 

@@ -4,6 +4,7 @@ Nothing is chosen, dropped or moved in time here: `Rows` is what the file says,
 in numbers, with what it leaves unsaid left open.
 """
 
+import contextlib
 import csv
 import re
 from dataclasses import dataclass
@@ -21,13 +22,16 @@ from moola_lib.market.rows import (
     NUMBERS,
     Rows,
     gather_rows,
+    is_day,
     is_stamp,
     parse_offset,
+    read_symbols,
     stamp_type,
 )
 
 STAMPS = ["ts", "ts_event", "datetime", "timestamp", "date", "time", ""]  # "" is pandas' unnamed index
 EXTRAS = ["symbol", "instrument_id", "rtype"]
+WORDS = pa.dictionary(pa.int32(), pa.string())  # one word, not one for every bar
 HEAD_BYTES = 1 << 16
 COMPRESSIONS = {b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b": "gzip"}
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
@@ -74,26 +78,69 @@ def read_rows(path):
         kind (trades, bars of another length), lacks a column, has text in a
         price, or stamps that cannot be read.
     """
+    with _recognise(path) as (kind, compression, head):
+        if kind == "parquet":
+            return _read_parquet(path)
+        if kind == "DBN":
+            return _read_dbn(path, compression)
+        return _read_csv(path, compression, _look_at_text(head, path))
+
+
+def find_symbols(path):
+    """Return the names of a file's symbols without its bars, where the format allows that (DBN does not).
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    list of str
+        Sorted, as `read_rows` gives them; empty where the file has none.
+
+    Raises
+    ------
+    UserError
+        The file is missing, empty, damaged or of another format.
+    """
+    with _recognise(path) as (kind, compression, head):
+        if kind == "DBN":
+            return sorted(_read_dbn(path, compression).symbols)
+        if kind == "parquet":
+            file, names = _open_parquet(path)
+            if "symbol" not in names:
+                return []
+            column = _read_parquet_columns(path, file, names, ["symbol"])["symbol"]
+        else:
+            sheet = _look_at_text(head, path)
+            if sheet.symbol or "symbol" not in sheet.names or not sheet.first:
+                return [sheet.symbol] if sheet.symbol else []
+            column = _read_csv_columns(path, compression, sheet, {"symbol": WORDS})["symbol"]
+        return sorted(read_symbols(column, path)[0])
+
+
+@contextlib.contextmanager
+def _recognise(path):
+    """Yield what a file is by its content, its compression and its first bytes; make a sentence of its damage."""
     if path.is_dir():
         raise UserError(f"{path} is a folder; give the path of a file with bars")
     if not path.exists():
         raise UserError(f"{path} does not exist; give the path of a file with bars")
+    kind = "CSV"
     try:
         with open(path, "rb") as stream:
-            magic = stream.read(4)
-        if not magic:
+            head = stream.read(4)
+        if not head:
             raise UserError(f"{path} is empty; give a file with one-minute bars")
-        if magic == b"PAR1":
-            return _read_parquet(path)
-        compression = next((name for start, name in COMPRESSIONS.items() if magic.startswith(start)), None)
-        with pa.input_stream(str(path), compression=compression) as stream:
-            head = stream.read(HEAD_BYTES)
-        if head.startswith(b"DBN"):
+        compression = next((name for start, name in COMPRESSIONS.items() if head.startswith(start)), None)
+        if head == b"PAR1":
+            kind = "parquet"
+        else:
             with pa.input_stream(str(path), compression=compression) as stream:
-                return Rows(**read_dbn(stream, path))
-        return _read_csv(path, compression, _look_at_text(head, path))
+                head = stream.read(HEAD_BYTES)
+            kind = "DBN" if head.startswith(b"DBN") else "CSV"
+        yield kind, compression, head
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        kind = "parquet" if magic == b"PAR1" else "CSV"
         raise UserError(f"{path} cannot be read as {kind}: {_in_one_line(error)}; export it again") from error
 
 
@@ -153,7 +200,10 @@ def _name_layout(names):
 
 
 def _choose_columns(names, path):
-    """Return the stamp's column and all columns to read; refuse a file that lacks one, or has it twice."""
+    """Return the stamp's column and all columns to read; refuse a file that lacks one, or has it twice.
+
+    `time` is read beside `date`, which may be the day alone.
+    """
     missing = [name for name in NUMBERS if name not in names]
     if len(missing) >= 4 and {"price"} & set(names) and {"size", "qty", "quantity", "amount", "volume"} & set(names):
         raise UserError(f"{path} holds trades ({', '.join(names[:8])}), not bars; give one-minute bars")
@@ -168,7 +218,8 @@ def _choose_columns(names, path):
             f"{path} has no stamp: expected a column or index named {', '.join(STAMPS[:-1])}, "
             f"found {', '.join(names[:8])}"
         )
-    chosen = [stamp, *NUMBERS, *(name for name in EXTRAS if name in names)]
+    clock = ["time"] if stamp == "date" and "time" in names else []
+    chosen = [stamp, *clock, *NUMBERS, *(name for name in EXTRAS if name in names)]
     twice = next((name for name in chosen if names.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"{path} has the column {twice or '(unnamed)'} {names.count(twice)} times; leave one")
@@ -185,32 +236,16 @@ def _read_csv(path, compression, sheet):
             f"{path}: row 1 has {len(sheet.first)} fields where {len(sheet.names)} are named; is the file cut?"
         )
     cells = dict(zip(sheet.names, sheet.first, strict=True))
-    kind = stamp_type(cells[stamp], path)
-    types = {name: pa.float64() for name in NUMBERS} | {stamp: kind}
-    types |= {"symbol": pa.dictionary(pa.int32(), pa.string()), "instrument_id": pa.int64(), "rtype": pa.int64()}
-    options = {
-        "parse_options": pa.csv.ParseOptions(delimiter=sheet.delimiter),
-        "convert_options": pa.csv.ConvertOptions(
-            column_types={name: types[name] for name in chosen},
-            include_columns=chosen,
-            timestamp_parsers=["%Y%m%d %H%M%S"] if COMPACT_STAMP.fullmatch(cells[stamp]) else None,
-        ),
-    }
-    # columns are named by position and content, so that a clash among those not read is no matter
-    names = [name if name in chosen else f"{name} #{place}" for place, name in enumerate(sheet.names)]
-    for use_threads in (True, False):  # one thread is slower, but its errors say the row
-        reading = pa.csv.ReadOptions(
-            use_threads=use_threads, column_names=names, skip_rows=sheet.n_header_lines, encoding=sheet.encoding
-        )
-        try:
-            with pa.input_stream(str(path), compression=compression) as stream:
-                table = pa.csv.read_csv(stream, read_options=reading, **options)
-            break
-        except pa.ArrowInvalid as error:
-            if not use_threads:
-                raise UserError(_explain_row(error, path, sheet)) from error
-    columns = {name: table[name] for name in chosen}
-    del table  # so that each column goes as soon as it is numbers
+    types = {name: pa.float64() for name in NUMBERS}
+    types |= {"symbol": WORDS, "instrument_id": pa.int64(), "rtype": pa.int64()}
+    if "time" in chosen and stamp != "time" and is_day(cells[stamp]):
+        types |= {stamp: pa.string(), "time": pa.string()}
+        cells[stamp] += f" {cells['time']}"
+    else:
+        chosen = [name for name in chosen if name in (stamp, *types)]
+        types[stamp] = stamp_type(cells[stamp], path)
+    parsers = ["%Y%m%d %H%M%S"] if COMPACT_STAMP.fullmatch(cells[stamp]) else None
+    columns = _read_csv_columns(path, compression, sheet, {name: types[name] for name in chosen}, parsers)
     is_fixed_point = "rtype" in columns and not any("." in cells[name] for name in NUMBERS[:4])
     rows = gather_rows(columns, stamp, path, sheet.layout, is_fixed_point)
     pa.default_memory_pool().release_unused()  # what the reader held would otherwise stay beside the bars
@@ -224,6 +259,30 @@ def _read_csv(path, compression, sheet):
     if sheet.layout == SEMICOLONS:
         rows.mark = None
     return rows
+
+
+def _read_csv_columns(path, compression, sheet, types, timestamp_parsers=None):
+    """Return the columns of a text file that `types` names, as those Arrow types."""
+    options = {
+        "parse_options": pa.csv.ParseOptions(delimiter=sheet.delimiter),
+        "convert_options": pa.csv.ConvertOptions(
+            column_types=types, include_columns=list(types), timestamp_parsers=timestamp_parsers
+        ),
+    }
+    # columns are named by position and content, so that a clash among those not read is no matter
+    names = [name if name in types else f"{name} #{place}" for place, name in enumerate(sheet.names)]
+    for use_threads in (True, False):  # one thread is slower, but its errors say the row
+        reading = pa.csv.ReadOptions(
+            use_threads=use_threads, column_names=names, skip_rows=sheet.n_header_lines, encoding=sheet.encoding
+        )
+        try:
+            with pa.input_stream(str(path), compression=compression) as stream:
+                table = pa.csv.read_csv(stream, read_options=reading, **options)
+            break
+        except pa.ArrowInvalid as error:
+            if not use_threads:
+                raise UserError(_explain_row(error, path, sheet)) from error
+    return {name: table[name] for name in types}  # not the table: each column goes as soon as it is numbers
 
 
 def _explain_row(error, path, sheet):
@@ -245,21 +304,39 @@ def _explain_row(error, path, sheet):
     return f"{path} cannot be read as CSV: {text}"
 
 
+def _read_dbn(path, compression):
+    """Read a file in Databento's format."""
+    with pa.input_stream(str(path), compression=compression) as stream:
+        return Rows(**read_dbn(stream, path))
+
+
 def _read_parquet(path):
     """Read a parquet file whose columns are named as a CSV file's would be."""
-    file = pq.ParquetFile(path)
-    given = file.schema_arrow.names
-    names = ["" if re.fullmatch(r"__index_level_\d+__", name) else name.lower() for name in given]
+    file, names = _open_parquet(path)
     stamp, chosen = _choose_columns(names, path)
-    name_in_file = {name: given[names.index(name)] for name in chosen}
-    if "symbol" in chosen:  # one word, not one for every bar
-        file = pq.ParquetFile(path, metadata=file.metadata, read_dictionary=[name_in_file["symbol"]])
-    table = file.read(columns=list(name_in_file.values()))
-    columns = {name: table[given] for name, given in name_in_file.items()}
-    del table
+    columns = _read_parquet_columns(path, file, names, chosen)
     if len(columns[stamp]) == 0:
         raise UserError(f"{path} holds no rows; give a file with one-minute bars")
+    if "time" in chosen and stamp != "time" and not is_day(str(columns[stamp][0])):
+        chosen.remove("time")
+        del columns["time"]
     is_fixed_point = "rtype" in columns and pa.types.is_integer(columns["open"].type)
     rows = gather_rows(columns, stamp, path, _name_layout(names), is_fixed_point)
     rows.left_out = [name or "(unnamed)" for name in names if name not in chosen]
     return rows
+
+
+def _open_parquet(path):
+    """Return an open parquet file, and the names of its columns as a CSV file would give them."""
+    file = pq.ParquetFile(path)
+    given = file.schema_arrow.names
+    return file, ["" if re.fullmatch(r"__index_level_\d+__", name) else name.lower() for name in given]
+
+
+def _read_parquet_columns(path, file, names, chosen):
+    """Return the chosen columns of an open parquet file by the names of `_open_parquet`."""
+    given = {name: file.schema_arrow.names[names.index(name)] for name in chosen}
+    if "symbol" in chosen:  # one word, not one for every bar
+        file = pq.ParquetFile(path, metadata=file.metadata, read_dictionary=[given["symbol"]])
+    table = file.read(columns=list(given.values()))
+    return {name: table[given[name]] for name in chosen}

@@ -12,6 +12,7 @@ from moola_lib.errors import UserError
 from moola_lib.features.sets import describe_set
 from moola_lib.features.table import build_features
 from moola_lib.files import replace_folder_atomically, write_json
+from moola_lib.labels.targets import WINDOW_BARS
 from moola_lib.market.bars import load_bars
 from moola_lib.windows.places import window_places
 from moola_lib.windows.splits import split_by_time
@@ -29,7 +30,7 @@ def write_table(source, folder, *, reading=None, options=None, splitting=None, o
         windows of each part (at stride 1).
     reading, options, splitting : dict, optional
         Arguments of `load_bars`, `build_features` and `split_by_time`
-        (fractions, dates, embargo_bars).
+        (fractions, dates, embargo_bars of a window's 105 or more).
     overwrite : bool
         Replace a table that is there.
 
@@ -110,8 +111,10 @@ def check_free(folder, overwrite):
 
 def _check_splitting(dates, embargo_bars):
     """Refuse dates and an embargo that cannot be meant; `split_by_time` checks the rest."""
-    if embargo_bars < 0:
-        raise UserError(f"embargo of {embargo_bars} bars is not allowed; give 0 or more")
+    if embargo_bars < WINDOW_BARS:
+        raise UserError(
+            f"embargo of {embargo_bars} bars is not allowed: it is shorter than a window; give {WINDOW_BARS} or more"
+        )
     if dates is None:
         return
     try:

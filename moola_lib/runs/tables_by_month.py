@@ -13,9 +13,7 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow
-import pyarrow.parquet
 
 from moola_lib.errors import UserError
 from moola_lib.features.sets import describe_set
@@ -23,10 +21,13 @@ from moola_lib.features.table import build_features
 from moola_lib.files import fingerprint, lock_folder, read_json, replace_folder_atomically, write_json
 from moola_lib.market.bars import Bars, load_bars
 from moola_lib.market.segments import trade_dates
+from moola_lib.market.vendors import find_symbols
 from moola_lib.runs.tables import describe_origin
 
 BAR_FILES = (".parquet", ".csv", ".txt", ".gz", ".zst", ".dbn")
 MANIFEST = "manifest.json"
+NAME = re.compile(r"(?!\.)[A-Za-z0-9._=-]+")  # of an instrument's folder, which no name leads out of
+MONTH = re.compile(r"[0-9]{4}-[0-9]{2}")
 
 
 def write_tables(source, folder, *, reading=None, options=None, n_workers=None, overwrite=False, on_instrument=None):
@@ -35,34 +36,38 @@ def write_tables(source, folder, *, reading=None, options=None, n_workers=None, 
     `folder/INSTRUMENT/YYYY-MM/` is a feature table. A month holds the segments
     that begin in it (by trade date), so that each row is the same as in the
     whole series. `manifest.json` lists what is done. A finished month is
-    written again only if its bars, or the file they are in, have changed.
+    written again only if its bars, or the file they are in, have changed. What
+    the manifest lists of an instrument that no file holds any more is named,
+    and removed with `overwrite`.
 
     Parameters
     ----------
     source : str or Path
-        A folder: one instrument a file, or several symbols in one. A file
-        without symbols is named by its stem.
+        A folder: one instrument a file, or several symbols in one, in any
+        layout of `load_bars`. A file without symbols is named by its stem.
     folder : str or Path
     reading, options : dict, optional
         Arguments of `load_bars` and `build_features`, the same for every file.
     n_workers : int, optional
         Processes of one thread each, default one per core; each holds one
-        instrument in memory.
+        file in memory, and reads it once for each of its symbols.
     overwrite : bool
-        Start anew where the manifest was made with other arguments.
+        Start anew where the manifest was made with other arguments; remove
+        instruments whose bars are gone.
     on_instrument : callable(str), optional
         Called with a line about each instrument that is done.
 
     Returns
     -------
     list of str
-        A sentence for each file or instrument that could not be built.
+        A sentence for each file or instrument that could not be built, and for
+        each instrument whose bars are gone.
 
     Raises
     ------
     UserError
-        There is no bar file, the folder holds something else, an option is
-        wrong, or a worker was killed.
+        There is no bar file, the folder holds something else, its manifest is
+        damaged, an option is wrong, or a worker was killed.
     """
     source, folder, reading, options = Path(source), Path(folder), reading or {}, options or {}
     n_workers = os.cpu_count() or 1 if n_workers is None else n_workers
@@ -74,16 +79,19 @@ def write_tables(source, folder, *, reading=None, options=None, n_workers=None, 
     files = sorted(path for path in source.iterdir() if path.is_file() and path.suffix.lower() in BAR_FILES)
     if not files:
         raise UserError(f"{source} holds no bar file ({', '.join(BAR_FILES)}); give the folder that does")
-    before = _read_manifest(folder, settings, overwrite)
+    before = _begin_manifest(folder, settings, overwrite)
     with lock_folder(folder), _processes(n_workers) as run:
         if before["settings"] != settings:
-            for name in before["instruments"]:
-                shutil.rmtree(folder / name, ignore_errors=True)
-            before["instruments"] = {}
+            _remove_instruments(folder, before["instruments"], list(before["instruments"]))
         _remove_leftovers(folder)
         done = before["instruments"]
         _write_manifest(folder, settings, done)
-        jobs, broken = _plan_jobs(files, run(_symbols_in, files), done)
+        jobs, broken, gone = _plan_jobs(files, run(_look_into, files), done)
+        if overwrite:
+            _remove_instruments(folder, done, gone)
+        else:
+            broken += [f"{name}: no file holds its bars any more; remove its table with --overwrite" for name in gone]
+        _write_manifest(folder, settings, done)
         build = partial(_build_instrument, folder=folder, reading=reading, options=options)
         for job, (entry, line) in zip(jobs, run(build, jobs), strict=True):
             if entry is None:
@@ -116,33 +124,68 @@ def month_parts(index, starts):
     return [(str(months[row]), *pair) for row, pair in zip(at, itertools.pairwise(edges), strict=True)]
 
 
-def _plan_jobs(files, symbols_by_file, done):
-    """Return a job for each instrument, and a sentence for each that two files hold."""
-    jobs, broken, owners = [], [], {}
-    for path, symbols in zip(files, symbols_by_file, strict=True):
+def read_manifest(folder):
+    """Read the manifest of `write_tables`.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    dict
+        `settings` (dict), and `instruments`: by the name of a folder in this
+        one, `source`, `content`, and `months` (dict by month).
+
+    Raises
+    ------
+    UserError
+        It cannot be read, is of something else, or names a folder that
+        `write_tables` cannot have made, such as one outside.
+    """
+    path = folder / MANIFEST
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or not all(
+        isinstance(manifest.get(name), dict) for name in ("settings", "instruments")
+    ):
+        raise UserError(f"{path} is not a manifest of features; choose another folder")
+    for name, entry in manifest["instruments"].items():
+        is_sound = (
+            NAME.fullmatch(name)
+            and isinstance(entry, dict)
+            and all(isinstance(entry.get(key), str) for key in ("source", "content"))
+            and isinstance(entry.get("months"), dict)
+            and all(MONTH.fullmatch(month) for month in entry["months"])
+        )
+        if not is_sound:
+            raise UserError(f"{path} is damaged at {name!r}; build the features in another folder")
+    return manifest
+
+
+def _plan_jobs(files, found, done):
+    """Return a job for each instrument, a sentence for each file in the way, and what is done of bars that are gone."""
+    jobs, broken, owners, unread = [], [], {}, set()
+    for path, (symbols, content, sentence) in zip(files, found, strict=True):
+        if sentence:
+            unread.add(path.name)
+            broken.append(sentence)
         for symbol in symbols:
-            name = re.sub(r"[^A-Za-z0-9._=-]+", "_", symbol or _stem(path)).lstrip(".") or "_"
+            name = re.sub(r"[^A-Za-z0-9._=-]+", "_", symbol).lstrip(".") or "_"
             if name in owners:
                 broken.append(f"{path.name}: {name} is in {owners[name]} as well; keep one file an instrument")
                 continue
             owners[name] = path.name
-            jobs.append({"path": path, "symbol": symbol, "name": name, "known": done.get(name)})
-    return jobs, broken
+            jobs.append({"path": path, "symbol": symbol, "name": name, "content": content, "known": done.get(name)})
+    gone = [name for name, entry in done.items() if name not in owners and entry["source"] not in unread]
+    return jobs, broken, gone
 
 
-def _symbols_in(path):
-    """Return a file's symbols; its stem where it has none, None where only `load_bars` can tell."""
-    if ".dbn" in path.suffixes:
-        return [None]
+def _look_into(path):
+    """Return a file's symbols (its stem where it has none) and fingerprint; of an unreadable one, a sentence."""
     try:
-        if path.suffix.lower() == ".parquet":
-            column = pyarrow.parquet.read_table(path, columns=["symbol"])["symbol"]
-            symbols = column.unique().to_pylist()
-        else:
-            symbols = pd.read_csv(path, usecols=["symbol"])["symbol"].unique().tolist()
-    except (ValueError, KeyError, OSError):  # no such column; or not readable, which `load_bars` will say better
-        symbols = []
-    return sorted(str(symbol) for symbol in symbols if not pd.isna(symbol)) or [_stem(path)]
+        return find_symbols(path) or [_stem(path)], fingerprint(path), ""
+    except UserError as error:
+        return [], "", str(error)
 
 
 def _stem(path):
@@ -154,9 +197,8 @@ def _stem(path):
 
 def _build_instrument(job, *, folder, reading, options):
     """Write an instrument's months that are not there yet; return its entry and a line, or None and a sentence."""
-    path, known, target = job["path"], job["known"], folder / job["name"]
+    path, content, known, target = job["path"], job["content"], job["known"], folder / job["name"]
     try:
-        content = fingerprint(path)
         is_known = known is not None and known["source"] == path.name and known["content"] == content
         if is_known and all((target / month / "metadata.json").is_file() for month in known["months"]):
             return known, f"{len(known['months'])} months were there"
@@ -192,7 +234,7 @@ def _is_written(folder, table, facts):
     return all(card.get(name) == value for name, value in same.items())
 
 
-def _read_manifest(folder, settings, overwrite):
+def _begin_manifest(folder, settings, overwrite):
     """Return the folder's manifest, an empty one for a new folder; refuse what is not ours to continue."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; choose a folder for the features")
@@ -200,15 +242,20 @@ def _read_manifest(folder, settings, overwrite):
         return {"settings": settings, "instruments": {}}
     if not (folder / MANIFEST).is_file():
         raise UserError(f"{folder} holds files but no {MANIFEST}; choose another folder for the features")
-    before = read_json(folder / MANIFEST)
-    if not {"settings", "instruments"} <= before.keys():
-        raise UserError(f"{folder / MANIFEST} is not a manifest of features; choose another folder")
+    before = read_manifest(folder)
     if before["settings"] != settings and not overwrite:
         raise UserError(
             f"{folder} was made with {before['settings']}, not with {settings}; "
             "choose another folder, or build it anew with --overwrite"
         )
     return before
+
+
+def _remove_instruments(folder, instruments, names):
+    """Remove instruments from a manifest, and their folders."""
+    for name in names:
+        shutil.rmtree(folder / name, ignore_errors=True)
+        del instruments[name]
 
 
 def _remove_leftovers(folder):

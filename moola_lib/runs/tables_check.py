@@ -9,17 +9,16 @@ import pandas as pd
 
 from moola_lib.errors import UserError
 from moola_lib.features.sets import WARM_UP_BARS, describe_set
-from moola_lib.features.table import ARRAYS, build_features
+from moola_lib.features.table import FeatureTable, build_features
 from moola_lib.files import read_json
 from moola_lib.labels.targets import WINDOW_BARS
 from moola_lib.market.bars import load_bars
-from moola_lib.runs.tables_by_month import MANIFEST
+from moola_lib.runs.tables_by_month import MANIFEST, read_manifest
 from moola_lib.windows.places import window_places
 
 LEAST_VALID = 0.8
 LEAST_NON_ZERO = 0.5
 CHUNK_BARS = 100_000  # rows of a memory-mapped table looked at together
-CARD = ("set_id", "version", "names", "ranges", "n_bars", "options", "bars_fingerprint")
 
 
 def verify_table(folder, *, source=None, reading=None):
@@ -43,18 +42,19 @@ def verify_table(folder, *, source=None, reading=None):
     Raises
     ------
     UserError
-        A file of the table cannot be read, or the bars cannot.
+        A file of the table cannot be read or does not go with the others, or
+        the bars cannot be read.
     """
     folder = Path(folder)
-    card, described, arrays = _read_table(folder)
+    table, card, described = _read_table(folder)
     bars = load_bars(source, **(reading or {})) if source is not None else None
-    facts = _measure(arrays["values"], arrays["is_valid"], described["ranges"])
+    facts = _measure(table, described["ranges"])
     rows = [
-        *_check_layout(card, arrays, described),
-        *_check_values(card, facts, described),
-        *_check_segments(card, facts, arrays),
-        *_check_splits(folder, arrays["starts"], len(arrays["values"])),
-        *_check_bars(card, described, arrays, bars),
+        *_check_layout(table, described),
+        *_check_values(table, facts, described),
+        *_check_segments(table, facts, card),
+        *_check_splits(folder, table.starts, len(table)),
+        *_check_bars(table, card["bars_fingerprint"], bars),
     ]
     verdicts = {True: "PASS", False: "FAIL", None: "–"}
     rows = [(*row[:3], verdicts[None if row[3] is None else bool(row[3])]) for row in rows]
@@ -72,14 +72,14 @@ def verify_folder(folder, *, source=None, reading=None):
     Raises
     ------
     UserError
-        A table cannot be read, or bars are given for many tables.
+        A table or the manifest cannot be read, or bars are given for many tables.
     """
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
         return {str(folder): verify_table(folder, source=source, reading=reading)}
     if source is not None:
         raise UserError(f"--bars goes with a single table; {folder} holds one a month")
-    instruments = read_json(folder / MANIFEST)["instruments"]
+    instruments = read_manifest(folder)["instruments"]
     places = [f"{name}/{month}" for name, entry in instruments.items() for month in entry["months"]]
     return {place: verify_table(folder / place) for place in places}
 
@@ -114,32 +114,20 @@ def print_checks(checks, stream=None):
 
 
 def _read_table(folder):
-    """Return metadata, what its options describe, and arrays as they lie there; refuse what cannot be compared."""
-    card = read_json(folder / "metadata.json")
-    missing = [name for name in CARD if not isinstance(card, dict) or name not in card]
-    if missing:
-        raise UserError(f"{folder / 'metadata.json'} lacks {', '.join(missing)}; build the features again")
+    """Return a table, its metadata, and what its options describe; refuse what cannot be compared."""
+    table = FeatureTable.load(folder)
     try:
-        described = describe_set(**card["options"])
-        np.array(card["ranges"], np.float64), tuple(card["names"])
+        described = describe_set(**table.options)
     except (TypeError, ValueError, UserError) as error:
         raise UserError(
             f"{folder / 'metadata.json'} does not describe a feature table ({error}); build the features again"
         ) from error
-    arrays = {}
-    for name in ARRAYS:
-        try:
-            arrays[name] = np.load(folder / f"{name}.npy", mmap_mode="r" if name == "values" else None)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{folder / name}.npy cannot be read ({error}); build the features again") from error
-    if arrays["values"].ndim != 2 or arrays["is_valid"].shape != arrays["values"].shape[:1]:
-        shapes = f"{arrays['values'].shape} and {arrays['is_valid'].shape}"
-        raise UserError(f"{folder}: values and is_valid have the shapes {shapes}; build the features again")
-    return card, described, arrays
+    return table, read_json(folder / "metadata.json"), described
 
 
-def _measure(values, is_valid, ranges):
+def _measure(table, ranges):
     """Look at every value once, some rows at a time."""
+    values, is_valid = table.values, table.is_valid
     low, high = ranges.T.astype(np.float32)
     n_not_finite = n_outside = 0
     n_non_zero = np.zeros(values.shape[1], np.int64)
@@ -158,25 +146,24 @@ def _measure(values, is_valid, ranges):
     }
 
 
-def _check_layout(card, arrays, described):
+def _check_layout(table, described):
     """Yield the checks of shape, names, set and version."""
-    values = arrays["values"]
-    shape = (card["n_bars"], len(described["names"]))
-    is_met = values.shape == shape == (len(arrays["is_flip"]), len(card["names"])) and values.dtype == np.float32
+    values, shape = table.values, (len(table), len(described["names"]))
+    is_met = values.shape == shape and values.dtype == np.float32
     yield "shape", f"{values.shape} {values.dtype}", f"{shape} float32", is_met
-    is_met = tuple(card["names"]) == described["names"]
-    yield "names", f"{len(card['names'])} names", f"the {len(described['names'])} of {described['set_id']}", is_met
+    is_met = table.names == described["names"]
+    yield "names", f"{len(table.names)} names", f"the {len(described['names'])} of {described['set_id']}", is_met
     if described["options"]["feature_set"] == "relativity11":
-        is_met = "expansion_proxy" in card["names"]
+        is_met = "expansion_proxy" in table.names
         yield "expansion_proxy", "present" if is_met else "absent", "present", is_met
     else:
         yield "expansion_proxy", f"{described['options']['feature_set']} has none", "present", None
-    found = f"{card['set_id']}, version {card['version']}"
+    found = f"{table.set_id}, version {table.version}"
     expected = f"{described['set_id']}, version {described['version']}"
     yield "set and version", found, expected, found == expected
 
 
-def _check_values(card, facts, described):
+def _check_values(table, facts, described):
     """Yield the checks of validity, density, ranges and finiteness."""
     yield (
         "valid rows",
@@ -185,22 +172,22 @@ def _check_values(card, facts, described):
         facts["valid_share"] >= LEAST_VALID,
     )
     shares = facts["non_zero_shares"]
-    least = int(shares.argmin())
-    name = card["names"][least] if least < len(card["names"]) else f"column {least}"
-    value = f"{shares.mean():.1%} (least: {name} {shares[least]:.1%})"
-    yield "values not 0", value, f"above {LEAST_NON_ZERO:.0%}", shares.mean() > LEAST_NON_ZERO
+    pairs = zip(shares, table.names, strict=True)
+    least, name = min(pairs, key=lambda pair: pair[0], default=(0.0, "no column"))
+    value = f"least: {name} {least:.1%}" + (f" (mean {shares.mean():.1%})" if len(shares) else "")
+    yield "values not 0", value, f"every column above {LEAST_NON_ZERO:.0%}", least > LEAST_NON_ZERO
     yield "finite", f"{facts['n_not_finite']:,} values are not", "0", facts["n_not_finite"] == 0
-    is_same = np.array_equal(np.array(card["ranges"], np.float64), described["ranges"])
+    is_same = np.array_equal(table.ranges, described["ranges"])
     yield "ranges", f"{facts['n_outside']:,} values outside", "0", is_same and facts["n_outside"] == 0
 
 
-def _check_segments(card, facts, arrays):
+def _check_segments(table, facts, card):
     """Yield the checks of warm-up rows, and of metadata against arrays."""
-    starts, n_bars = arrays["starts"], len(arrays["is_valid"])
+    starts, n_bars = table.starts, len(table)
     is_sorted = len(starts) > 0 and starts[0] == 0 and bool((np.diff(starts) > 0).all()) and starts[-1] < n_bars
     if is_sorted:
         age = np.arange(n_bars) - np.repeat(starts, np.diff(starts, append=n_bars))
-        n_wrong = int((arrays["is_valid"] != (age >= WARM_UP_BARS)).sum())
+        n_wrong = int((table.is_valid != (age >= WARM_UP_BARS)).sum())
         yield "first rows of segments", f"{n_wrong:,} bars differ", f"the first {WARM_UP_BARS} not valid", n_wrong == 0
     else:
         yield "first rows of segments", "starts are not in order", f"the first {WARM_UP_BARS} not valid", False
@@ -234,17 +221,17 @@ def _check_splits(folder, starts, n_bars):
     yield "windows in splits", value, ", ".join(f"{count:,}" for count in found), found == list(counts.values())
 
 
-def _check_bars(card, described, arrays, bars):
+def _check_bars(table, made_from, bars):
     """Yield the checks against the bars: their fingerprint, and the same values from them."""
     if bars is None:
-        yield "bars", "not compared: give them with --bars", card["bars_fingerprint"], None
+        yield "bars", "not compared: give them with --bars", made_from, None
         return
-    is_same = bars.fingerprint == card["bars_fingerprint"]
-    yield "bars", bars.fingerprint, card["bars_fingerprint"], is_same
+    is_same = bars.fingerprint == made_from
+    yield "bars", bars.fingerprint, made_from, is_same
     if not is_same:
         yield "values from the bars", "other bars", "the same to the bit", None
         return
-    again = build_features(bars, **described["options"])
-    is_equal = again.values.shape == arrays["values"].shape
-    n_differ = int((again.values != arrays["values"]).any(axis=1).sum()) if is_equal else len(again)
+    again = build_features(bars, **table.options)
+    is_equal = again.values.shape == table.values.shape
+    n_differ = int((again.values != table.values).any(axis=1).sum()) if is_equal else len(again)
     yield "values from the bars", f"{n_differ:,} rows differ", "the same to the bit", n_differ == 0

@@ -56,7 +56,7 @@ def split_by_time(
     UserError
         A part would be empty, or the fractions do not sum to 1.
     """
-    if abs(sum(fractions) - 1) > 1e-6 or min(fractions) <= 0:
+    if not (abs(sum(fractions) - 1) <= 1e-6 and min(fractions) > 0):  # a NaN is neither
         raise UserError(f"split fractions {tuple(fractions)} must be positive and sum to 1")
     places = np.sort(np.asarray(places))
     first, last = places[0], places[-1] + window_bars

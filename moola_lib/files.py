@@ -126,6 +126,8 @@ def read_json(path):
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); it may be truncated") from error
 
@@ -206,7 +208,7 @@ def lock_folder(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except filelock.Timeout as error:
-        raise UserError(f"{folder} is in use by another run; wait for it or use another run id") from error
+        raise UserError(f"{folder} is in use by another process; wait for it, or write somewhere else") from error
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
     try:

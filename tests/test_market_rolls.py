@@ -42,7 +42,7 @@ def test_bars_that_alternate_between_two_contracts_are_one_stretch(tools):
     switches = [edge for visit in visits for edge in visit]
     assert set(switches) <= set(starts.tolist())
     assert np.flatnonzero(find_rolls(frame)).tolist() == switches
-    reason = describe_segments(frame).set_index("start")["reason"]
+    reason = describe_segments(frame, calendar="CME").set_index("start")["reason"]
     assert (reason[frame.index[switches]] == "contract switch").all()
     assert (reason == "contract switch").sum() == 6
 
@@ -204,3 +204,10 @@ def test_back_adjusting_interleaved_bars_brings_them_to_one_level(tools):
     steps = np.abs(np.log(adjusted["open"].to_numpy()[1:] / adjusted["close"].to_numpy()[:-1]))
     assert steps.max() < 1e-9 + np.abs(np.log(plain["open"].to_numpy()[1:] / plain["close"].to_numpy()[:-1])).max()
     pd.testing.assert_frame_equal(adjusted.iloc[270:], mixed(plain, visits).iloc[270:])
+
+
+def test_stocks_have_no_rolls_to_find_by_price(tools):
+    frame = mixed(week_frame(tools), [(250, 253)])
+    assert find_rolls(frame).any()
+    assert not find_rolls(frame, calendar="NYSE").any() and find_interleaved(frame, calendar="NYSE").empty
+    assert set(describe_rolls(frame, calendar="NYSE")["why"]) == {"stocks do not expire"}

@@ -169,12 +169,12 @@ def _check_size(close, source):
     if price > MAX_INDEX_PRICE:
         raise UserError(
             f"{source}: prices around {price:.4g} are no index prices; are they in other units, such as 1e-9? "
-            "Give the factor with scale"
+            "Give the factor with scale, or correct it"
         )
     if price < MIN_INDEX_PRICE:
         raise UserError(
             f"{source}: prices around {price:.4g} are not index-sized (features assume at least {MIN_INDEX_PRICE:g}); "
-            "multiply them by a stated factor with scale"
+            "multiply them by a stated factor with scale, or correct it"
         )
 
 

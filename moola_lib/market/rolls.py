@@ -22,7 +22,7 @@ BLOCK_BARS = 1024
 PRICES = ["open", "high", "low", "close"]
 
 
-def find_rolls(frame, *, max_gap_minutes=5.0):
+def find_rolls(frame, *, max_gap_minutes=5.0, calendar="CME"):
     """Tell at which bars the series moves to another contract.
 
     Where `instrument_id` is given, a change of it is a roll. Otherwise a roll is
@@ -38,6 +38,8 @@ def find_rolls(frame, *, max_gap_minutes=5.0):
         Bars indexed by UTC `ts`.
     max_gap_minutes : float
         Longest step between two stamps that is no gap, in minutes.
+    calendar : {"CME", "NYSE"}
+        With "NYSE" no roll is found by price: stocks do not expire.
 
     Returns
     -------
@@ -45,11 +47,11 @@ def find_rolls(frame, *, max_gap_minutes=5.0):
         True at the new contract's first bar.
     """
     rolled = np.zeros(len(frame), bool)
-    rolled[locate_rolls(frame, locate_breaks(frame.index, max_gap_minutes))] = True
+    rolled[locate_rolls(frame, locate_breaks(frame.index, max_gap_minutes), calendar)] = True
     return rolled
 
 
-def find_interleaved(frame):
+def find_interleaved(frame, *, calendar="CME"):
     """Find stretches in which bars of two contract months take turns.
 
     Where `instrument_id` is given, a visit is a run of at most 105 bars of
@@ -73,7 +75,7 @@ def find_interleaved(frame):
     In years of low interest the contracts differ by less than 0.6 %: there,
     only `instrument_id` can tell.
     """
-    at, has_returned = _switches(frame)
+    at, has_returned = _switches(frame, calendar)
     rows = []
     for chain in np.split(np.arange(len(at)), np.flatnonzero(~has_returned) + 1):
         if len(chain) > 1:
@@ -87,7 +89,7 @@ def find_interleaved(frame):
     return spans.assign(**stamps, evidence=evidence).astype(numbers)
 
 
-def describe_rolls(frame, *, max_gap_minutes=5.0, n_largest=10):
+def describe_rolls(frame, *, max_gap_minutes=5.0, n_largest=10, calendar="CME"):
     """Return every roll, and the jumps that might be taken for one, with the verdict on each.
 
     Parameters
@@ -98,6 +100,8 @@ def describe_rolls(frame, *, max_gap_minutes=5.0, n_largest=10):
     n_largest : int
         How many of the largest jumps at gaps to list beside the rolls, the
         largest of each expiry's week, and jumps without a gap.
+    calendar : {"CME", "NYSE"}
+        As for `find_rolls`.
 
     Returns
     -------
@@ -108,7 +112,7 @@ def describe_rolls(frame, *, max_gap_minutes=5.0, n_largest=10):
         quarterly expiry), `verdict` (roll, interleaved, no roll), `why`.
     """
     gaps = locate_breaks(frame.index, max_gap_minutes)
-    rolled = locate_rolls(frame, gaps)
+    rolled = locate_rolls(frame, gaps, calendar)
     moves = _moves(frame, gaps)
     centre, spread = _robust_scale(moves)
     gaps = gaps[np.argsort(-np.abs(moves), kind="stable")]
@@ -118,7 +122,7 @@ def describe_rolls(frame, *, max_gap_minutes=5.0, n_largest=10):
     z = (jumps - centre) / spread if spread > 0 else np.full(len(at), np.nan)
     dates = trade_dates(frame.index[at])
     days = _days_from_expiry(dates)
-    switches, has_returned = _switches(frame)
+    switches, has_returned = _switches(frame, calendar)
     is_switch = np.isin(at, switches[has_returned | np.append(False, has_returned[:-1])] if len(switches) else [])
     verdict = np.select([is_switch, np.isin(at, rolled)], ["interleaved", "roll"], "no roll")
     has_ids = "instrument_id" in frame.columns
@@ -132,7 +136,7 @@ def describe_rolls(frame, *, max_gap_minutes=5.0, n_largest=10):
             "robust_z": z,
             "days_from_expiry": days,
             "verdict": verdict,
-            "why": [_why(*row, has_ids) for row in zip(verdict, jumps, z, days, is_gap, strict=True)],
+            "why": [_why(*row, has_ids, calendar) for row in zip(verdict, jumps, z, days, is_gap, strict=True)],
         }
     )
 
@@ -210,17 +214,19 @@ def is_jump(open_, close_before, ts):
     return bool(_is_expiry_week(trade_dates(pd.DatetimeIndex([pd.Timestamp(ts)])))[0])
 
 
-def locate_rolls(frame, breaks):
+def locate_rolls(frame, breaks, calendar="CME"):
     """Return the positions at which another contract begins, int64, given those after gaps; see `find_rolls`."""
     if "instrument_id" in frame.columns:
         return locate_jumps(frame)
     at = np.zeros(0, np.int64)
+    if calendar == "NYSE":
+        return at
     if len(breaks):
         moves = _moves(frame, breaks)
         centre, spread = _robust_scale(moves)
         is_far = (np.abs(moves) >= ROLL_MIN_JUMP) & (np.abs(moves - centre) >= ROLL_MIN_ROBUST_Z * spread)
         at = breaks[is_far & _is_expiry_week(trade_dates(frame.index[breaks]))]
-    switches, has_returned = _switches(frame)
+    switches, has_returned = _switches(frame, calendar)
     return np.unique(np.concatenate([at, switches[has_returned], switches[1:][has_returned[:-1]]]))
 
 
@@ -256,9 +262,11 @@ def _far_steps(opens, closes, least):
     return found
 
 
-def _switches(frame):
+def _switches(frame, calendar):
     """Return the positions of possible switches, and for each whether the next one returns from it."""
     at = locate_jumps(frame)
+    if calendar == "NYSE" and "instrument_id" not in frame.columns:
+        at = at[:0]
     if "instrument_id" in frame.columns:
         ids = frame["instrument_id"].to_numpy()
         is_back = ids[at[1:]] == ids[at[:-1] - 1]
@@ -328,10 +336,12 @@ def _is_expiry_week(dates):
     return (days >= FIRST_ROLL_DAY) & (days <= LAST_ROLL_DAY)
 
 
-def _why(verdict, move, z, days, is_gap, has_ids):
+def _why(verdict, move, z, days, is_gap, has_ids, calendar):
     """Say in a few words what decided about one jump."""
     if has_ids:
         return "instrument_id is the same" if verdict == "no roll" else "instrument_id changes"
+    if calendar == "NYSE":
+        return "stocks do not expire"
     if verdict == "interleaved":
         return "a jump there and back near an expiry"
     if not is_gap:

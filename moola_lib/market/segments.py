@@ -61,13 +61,14 @@ def describe_segments(frame, *, max_gap_minutes=5.0, calendar=None):
         expiry (without a gap, and not known to be either), or the kind of the gap
         before it (see `describe_gaps`).
     """
+    calendar = calendar or detect_calendar(frame.index)
     starts = segment_starts(frame, max_gap_minutes=max_gap_minutes)
     ends = np.append(starts[1:], len(frame)) - 1
     breaks = locate_breaks(frame.index, max_gap_minutes)
-    rolled = np.isin(starts, locate_rolls(frame, breaks))
+    rolled = np.isin(starts, locate_rolls(frame, breaks, calendar))
     reason = np.where(rolled, "roll", "jump near an expiry").astype(object)
     reason[:1] = "first bar"
-    for span in find_interleaved(frame).itertuples():
+    for span in find_interleaved(frame, calendar=calendar).itertuples():
         is_inside = (frame.index[starts] >= span.first) & (starts <= frame.index.get_loc(span.last) + 1)
         reason[rolled & is_inside] = "contract switch"
     kinds = describe_gaps(frame, max_gap_minutes=max_gap_minutes, calendar=calendar)["kind"].to_numpy()
@@ -120,7 +121,7 @@ def describe_gaps(frame, *, max_gap_minutes=5.0, calendar=None):
         for each in quarterly_expiries(dates[0].min(), dates[1].max()):
             moment = (pd.Timestamp(each) + pd.Timedelta(hours=9.5)).tz_localize(ZONE)
             expiry[is_missing & (stamps[0] < moment) & (stamps[1] >= moment)] = each
-    rolled = np.isin(after, locate_rolls(frame, after))
+    rolled = np.isin(after, locate_rolls(frame, after, calendar))
     notes = ["contains an expiry, and the roll was found", "contains an expiry: a roll may hide in it"]
     has_expiry = ~np.isnat(expiry)
     return pd.DataFrame(

@@ -187,6 +187,8 @@ def _check_places(model, values, root):
     for name in _path_fields(model):
         if values[name] is not None and not Path(values[name]).exists():
             raise UserError(f"{name}: {values[name]} does not exist; give the path of a file")
+        if values[name] is not None and Path(values[name]).is_dir():
+            raise UserError(f"{name}: {values[name]} is a folder; give the path of a file")
     upstream = values.get("upstream_run")
     if upstream is not None and not (root / "data" / "artifacts" / upstream).is_dir():
         raise UserError(f"upstream_run: there is no run {upstream!r}; the runs are listed in reports/index.html")

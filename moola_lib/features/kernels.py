@@ -82,7 +82,7 @@ def relativity11(open_, high, low, close, starts, rule, k, with_consol, values, 
         Retracement of the close, in ATRs, that confirms a primary swing.
     with_consol : bool
     values : ndarray (n_bars, 11 or 12), float32
-        Written.
+        Written; contiguous, as are all arrays here.
     is_flip : ndarray (n_bars,), bool
         Written: True where a swing is confirmed.
 
@@ -117,7 +117,7 @@ def extend_relativity11(open_, high, low, close, n_before, state, rule, k, with_
     rule, k, with_consol
         As for `relativity11`.
     values : ndarray (n, 11 or 12), float32
-        Written, as is `is_flip`.
+        Written, as is `is_flip`; contiguous.
     is_flip : ndarray (n,), bool
 
     Returns
@@ -126,7 +126,7 @@ def extend_relativity11(open_, high, low, close, n_before, state, rule, k, with_
         Whether the new bars' prices are finite; if not, rows and state mean nothing.
     """
     n_bars = min(len(close) - n_before, SESSION_BARS)
-    scratch = np.empty((8, HISTORY_BARS + n_bars))
+    scratch = np.empty((8, HISTORY_BARS + n_bars))  # the path, then ATRs and true ranges
     rows = np.empty((n_bars, values.shape[1]), np.float32)  # fits the cache, where many small stores are cheap
     is_finite = True
     for t in range(n_before, len(close), SESSION_BARS):
@@ -145,11 +145,20 @@ def extend_relativity11(open_, high, low, close, n_before, state, rule, k, with_
 
 @numba.njit(cache=True, nogil=True)
 def _follow_legs(open_, high, low, close, atrs, state, rule, k, path, is_flip):
-    """Fill `path` with each bar's range EMA, leg, last swing high and its bar, last swing low and its bar.
+    """Go through the bars in order: what each leaves behind depends on the one before.
 
-    Prices of a down leg are negated, so that both legs follow one rule. Returns whether every price is finite.
+    Prices of a down leg are negated, so that both legs follow one rule.
+
+    Parameters
+    ----------
+    path : ndarray (6 or more, n or more), float64
+        Written: by row the EMA of the range, the leg, the last swing high and its bar, the last swing low and its bar.
+
+    Returns
+    -------
+    bool
+        Whether every price is finite.
     """
-    emas, legs, highs, highs_at, lows, lows_at = path[0], path[1], path[2], path[3], path[4], path[5]
     seen = int(state[SEEN])
     ema = state[EMA] if seen > 0 else high[0] - low[0]
     leg, extreme, extreme_at = state[LEG], state[EXTREME], int(state[EXTREME_AT])
@@ -169,8 +178,9 @@ def _follow_legs(open_, high, low, close, atrs, state, rule, k, path, is_flip):
         if t == 1:
             leg, extreme, extreme_at = 1.0, c, t
         elif t > 1:
+            # products (high is never below low) and a choice instead of branches, often guessed wrong
             top, bottom = max(leg * h, leg * l), min(leg * h, leg * l)
-            extreme_at = t if top > extreme else extreme_at  # no branch: it would be guessed wrong too often
+            extreme_at = t if top > extreme else extreme_at
             extreme = max(extreme, top)
             retraced = extreme - leg * c
             if rule == PRIMARY:
@@ -190,9 +200,9 @@ def _follow_legs(open_, high, low, close, atrs, state, rule, k, path, is_flip):
                 leg, extreme, extreme_at = -leg, -bottom, t
                 candidate, candidate_at = extreme, t
         is_flip[row] = flipped
-        emas[row], legs[row] = ema, leg
-        highs[row], highs_at[row] = swing_high, swing_high_at
-        lows[row], lows_at[row] = swing_low, swing_low_at
+        path[0, row], path[1, row] = ema, leg
+        path[2, row], path[3, row] = swing_high, swing_high_at
+        path[4, row], path[5, row] = swing_low, swing_low_at
 
     state[SEEN], state[EMA] = seen + len(close), ema
     state[LEG], state[EXTREME], state[EXTREME_AT] = leg, extreme, extreme_at
@@ -205,12 +215,10 @@ def _follow_legs(open_, high, low, close, atrs, state, rule, k, path, is_flip):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")  # no check for division by 0: divisors have floors
 def _derive_columns(open_, high, low, close, atrs, path, first, rule, k, rows):
-    """Fill the rows from bars that no longer depend on each other, which compiles to vector instructions.
+    """Fill the rows from the path: no bar waits for another here, and the loop compiles to vector instructions.
 
-    Four columns lie side by side because vectors are turned into rows by fours; the second loop then moves each
-    four in one instruction.
+    These turn columns into rows best by fours; the second loop moves four numbers in one instruction.
     """
-    emas, legs, highs, highs_at, lows, lows_at = path[0], path[1], path[2], path[3], path[4], path[5]
     n = len(close)
     fours = np.empty((3, SESSION_BARS, 4), np.float32)
     left, middle, right = fours[0], fours[1], fours[2]
@@ -218,12 +226,13 @@ def _derive_columns(open_, high, low, close, atrs, path, first, rule, k, rows):
     unit_scale = k if rule == PRIMARY else 1.0
     for row in range(n):
         o, h, l, c = open_[row], high[row], low[row], close[row]
-        t, size, swing_high, swing_low = first + row, h - l, highs[row], lows[row]
+        t, size, ema, leg = first + row, h - l, path[0, row], path[1, row]
+        swing_high, swing_high_at, swing_low, swing_low_at = path[2, row], path[3, row], path[4, row], path[5, row]
         # one division each for what several columns divide by: divisions are most of a bar's arithmetic
-        per_range = 1.0 / max(size, EPSILON)
+        per_range = _per_range(size)
         per_unit = 1.0 / (_or_floor(atrs[row]) * unit_scale)
-        body = _clip((c - o) * per_range, -1.0, 1.0)
-        range_z = _clip(size / max(emas[row], EPSILON), 0.0, 3.0)
+        body = _body(o, c, per_range)
+        range_z = _range_z(size, ema)
         left[row, 0] = _clip((o - l) * per_range, 0.0, 1.0)
         left[row, 1] = _clip((c - l) * per_range, 0.0, 1.0)
         left[row, 2] = body
@@ -232,10 +241,10 @@ def _derive_columns(open_, high, low, close, atrs, path, first, rule, k, rows):
         middle[row, 1] = range_z
         middle[row, 2] = 0.0 if np.isnan(swing_high) else _clip((swing_high - c) * per_unit, -3.0, 3.0)
         middle[row, 3] = 0.0 if np.isnan(swing_low) else _clip((c - swing_low) * per_unit, -3.0, 3.0)
-        right[row, 0] = unseen if np.isnan(swing_high) else _since(t - highs_at[row])
-        right[row, 1] = unseen if np.isnan(swing_low) else _since(t - lows_at[row])
-        right[row, 2] = _clip(range_z * legs[row] * body, -2.0, 2.0)
-        right[row, 3] = 0.0
+        right[row, 0] = _bars_since(t, swing_high, swing_high_at, unseen)
+        right[row, 1] = _bars_since(t, swing_low, swing_low_at, unseen)
+        right[row, 2] = _clip(range_z * leg * body, -2.0, 2.0)
+        right[row, 3] = 0.0  # makes it four
     for row in range(n):
         v0, v1, v2, v3 = left[row, 0], left[row, 1], left[row, 2], left[row, 3]
         v4, v5, v6, v7 = middle[row, 0], middle[row, 1], middle[row, 2], middle[row, 3]
@@ -247,20 +256,34 @@ def _derive_columns(open_, high, low, close, atrs, path, first, rule, k, rows):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _derive_consol(open_, high, low, close, path, first, rule, rows):
-    """Fill the twelfth column."""
+    """Fill the twelfth column, a pass of its own for those who want it."""
     unseen = UNSEEN if rule == PRIMARY else 0.0
     for row in range(len(close)):
-        size = high[row] - low[row]
-        body = _clip((close[row] - open_[row]) * (1.0 / max(size, EPSILON)), -1.0, 1.0)
-        range_z = _clip(size / max(path[0][row], EPSILON), 0.0, 3.0)
-        since_high = unseen if np.isnan(path[2][row]) else _since(first + row - path[3][row])
-        since_low = unseen if np.isnan(path[4][row]) else _since(first + row - path[5][row])
+        t, size = first + row, high[row] - low[row]
+        body, range_z = _body(open_[row], close[row], _per_range(size)), _range_z(size, path[0, row])
+        since_high = _bars_since(t, path[2, row], path[3, row], unseen)
+        since_low = _bars_since(t, path[4, row], path[5, row], unseen)
         rows[row, 11] = consol_proxy(range_z, body, since_high, since_low)
 
 
+@numba.njit(cache=True, inline="always", error_model="numpy")
+def _per_range(size):
+    return 1.0 / max(size, EPSILON)
+
+
 @numba.njit(cache=True, inline="always")
-def _since(n_bars):
-    return _clip(n_bars * PER_SWING_SCALE, 0.0, 3.0)
+def _body(o, c, per_range):
+    return _clip((c - o) * per_range, -1.0, 1.0)
+
+
+@numba.njit(cache=True, inline="always", error_model="numpy")
+def _range_z(size, ema):
+    return _clip(size / max(ema, EPSILON), 0.0, 3.0)
+
+
+@numba.njit(cache=True, inline="always")
+def _bars_since(t, swing, swing_at, unseen):
+    return unseen if np.isnan(swing) else _clip((t - swing_at) * PER_SWING_SCALE, 0.0, 3.0)
 
 
 @numba.njit(cache=True, inline="always")
@@ -270,7 +293,7 @@ def _or_floor(atr):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _average_true_range(high, low, close, atr, true_range):
-    """Return the mean of the last ten true ranges, fewer while warming; the first bar has none (0).
+    """Return `atr`, filled with the mean of the last ten true ranges, fewer while warming; the first bar has none (0).
 
     A loop of its own, over bars that do not depend on each other, compiles to vector instructions.
     """

@@ -7,6 +7,7 @@ batch and the stream are the same code.
 
 import numba
 import numpy as np
+from numba import types
 
 from moola_lib.market.ranges import ATR_BARS
 
@@ -22,6 +23,7 @@ LEGACY_CLOSE_ATR = 1.2
 LEGACY_WICK_ATR = 0.5
 LEGACY_WICK_BARS = 5
 HISTORY_BARS = Z_BARS - 1  # earlier bars a row may read; the ten true ranges need ten
+SESSION_BARS = 1440  # bars of `relativity11` filled at a time: a day, whose scratch stays in the second cache
 BLOCK_BARS = 512  # bars of the older set whose scratch stays in the fastest cache
 SMALL_STEP = 0.02  # half the relative step up to which four terms give a log return to 3e-15
 
@@ -30,6 +32,9 @@ SMALL_STEP = 0.02  # half the relative step up to which four terms give a log re
 SEEN, EMA, LEG, EXTREME, EXTREME_AT, CANDIDATE, CANDIDATE_AT = range(7)
 SWING_HIGH, SWING_HIGH_AT, SWING_LOW, SWING_LOW_AT = range(7, 11)
 N_STATE = 11
+
+# The C library's copy does not first read the memory that it is about to overwrite, which single stores do.
+_copy_bytes = types.ExternalFunction("memcpy", types.voidptr(types.voidptr, types.voidptr, types.size_t))
 
 
 @numba.njit(cache=True, inline="always")
@@ -77,7 +82,7 @@ def relativity11(open_, high, low, close, starts, rule, k, with_consol, values, 
         Retracement of the close, in ATRs, that confirms a primary swing.
     with_consol : bool
     values : ndarray (n_bars, 11 or 12), float32
-        Written.
+        Written; contiguous, as are all arrays here.
     is_flip : ndarray (n_bars,), bool
         Written: True where a swing is confirmed.
 
@@ -98,9 +103,9 @@ def relativity11(open_, high, low, close, starts, rule, k, with_consol, values, 
     return is_finite
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")  # no check for division by 0: divisors have floors
+@numba.njit(cache=True, nogil=True)
 def extend_relativity11(open_, high, low, close, n_before, state, rule, k, with_consol, values, is_flip):
-    """Fill the rows of a segment's next bars; prices of a down leg are negated, so that both legs follow one rule.
+    """Fill the rows of a segment's next bars: first what depends on the bar before, then the columns.
 
     Parameters
     ----------
@@ -112,7 +117,7 @@ def extend_relativity11(open_, high, low, close, n_before, state, rule, k, with_
     rule, k, with_consol
         As for `relativity11`.
     values : ndarray (n, 11 or 12), float32
-        Written, as is `is_flip`.
+        Written, as is `is_flip`; contiguous.
     is_flip : ndarray (n,), bool
 
     Returns
@@ -120,32 +125,63 @@ def extend_relativity11(open_, high, low, close, n_before, state, rule, k, with_
     bool
         Whether the new bars' prices are finite; if not, rows and state mean nothing.
     """
-    atrs = _average_true_range(high, low, close)[n_before:]
-    open_, high, low, close = open_[n_before:], high[n_before:], low[n_before:], close[n_before:]
+    n_bars = min(len(close) - n_before, SESSION_BARS)
+    scratch = np.empty((8, HISTORY_BARS + n_bars))  # the path, then ATRs and true ranges
+    rows = np.empty((n_bars, values.shape[1]), np.float32)  # fits the cache, where many small stores are cheap
+    is_finite = True
+    for t in range(n_before, len(close), SESSION_BARS):
+        end = min(t + SESSION_BARS, len(close))
+        at = max(0, t - HISTORY_BARS)
+        atrs = _average_true_range(high[at:end], low[at:end], close[at:end], scratch[6], scratch[7])[t - at :]
+        o, h, l, c = open_[t:end], high[t:end], low[t:end], close[t:end]
+        first = int(state[SEEN])
+        is_finite &= _follow_legs(o, h, l, c, atrs, state, rule, k, scratch, is_flip[t - n_before : end - n_before])
+        _derive_columns(o, h, l, c, atrs, scratch, first, rule, k, rows)
+        if with_consol:
+            _derive_consol(o, h, l, c, scratch, first, rule, rows)
+        _copy_bytes(values[t - n_before :].ctypes, rows.ctypes, (end - t) * values.shape[1] * values.itemsize)
+    return is_finite
+
+
+@numba.njit(cache=True, nogil=True)
+def _follow_legs(open_, high, low, close, atrs, state, rule, k, path, is_flip):
+    """Go through the bars in order: what each leaves behind depends on the one before.
+
+    Prices of a down leg are negated, so that both legs follow one rule.
+
+    Parameters
+    ----------
+    path : ndarray (6 or more, n or more), float64
+        Written: by row the EMA of the range, the leg, the last swing high and its bar, the last swing low and its bar.
+
+    Returns
+    -------
+    bool
+        Whether every price is finite.
+    """
     seen = int(state[SEEN])
     ema = state[EMA] if seen > 0 else high[0] - low[0]
     leg, extreme, extreme_at = state[LEG], state[EXTREME], int(state[EXTREME_AT])
     candidate, candidate_at = state[CANDIDATE], int(state[CANDIDATE_AT])
-    swing_high, swing_high_at = state[SWING_HIGH], int(state[SWING_HIGH_AT])
-    swing_low, swing_low_at = state[SWING_LOW], int(state[SWING_LOW_AT])
-    unseen = UNSEEN if rule == PRIMARY else 0.0
+    swing_high, swing_high_at = state[SWING_HIGH], state[SWING_HIGH_AT]
+    swing_low, swing_low_at = state[SWING_LOW], state[SWING_LOW_AT]
     bodies = 0.0
     for row in range(len(close)):
         t = seen + row
         o, h, l, c = open_[row], high[row], low[row], close[row]
-        size = h - l
-        ema += RANGE_EMA_ALPHA * (size - ema)
+        ema += RANGE_EMA_ALPHA * (h - l - ema)
         bodies += c - o
         atr = atrs[row]
-        unit = atr if atr > 0.0 else ATR_FLOOR
+        unit = _or_floor(atr)
 
         flipped = False
         if t == 1:
             leg, extreme, extreme_at = 1.0, c, t
         elif t > 1:
-            top, bottom = (h, l) if leg > 0 else (-l, -h)
-            if top > extreme:
-                extreme, extreme_at = top, t
+            # products (high is never below low) and a choice instead of branches, often guessed wrong
+            top, bottom = max(leg * h, leg * l), min(leg * h, leg * l)
+            extreme_at = t if top > extreme else extreme_at
+            extreme = max(extreme, top)
             retraced = extreme - leg * c
             if rule == PRIMARY:
                 # the factor keeps exact ticks from flipping when prices are rescaled
@@ -158,39 +194,15 @@ def extend_relativity11(open_, high, low, close, n_before, state, rule, k, with_
                 )
             if flipped:
                 if leg > 0:
-                    swing_high, swing_high_at = extreme, extreme_at
+                    swing_high, swing_high_at = extreme, float(extreme_at)
                 else:
-                    swing_low, swing_low_at = -extreme, extreme_at
+                    swing_low, swing_low_at = -extreme, float(extreme_at)
                 leg, extreme, extreme_at = -leg, -bottom, t
                 candidate, candidate_at = extreme, t
         is_flip[row] = flipped
-
-        # one division each for what several columns divide by: divisions are most of a bar's arithmetic
-        per_range = 1.0 / max(size, EPSILON)
-        per_unit = 1.0 / (unit * k if rule == PRIMARY else unit)
-        body = _clip((c - o) * per_range, -1.0, 1.0)
-        range_z = _clip(size / max(ema, EPSILON), 0.0, 3.0)
-        since_high = since_low = unseen
-        to_high = to_low = 0.0
-        if not np.isnan(swing_high):
-            to_high = _clip((swing_high - c) * per_unit, -3.0, 3.0)
-            since_high = _clip((t - swing_high_at) * PER_SWING_SCALE, 0.0, 3.0)
-        if not np.isnan(swing_low):
-            to_low = _clip((c - swing_low) * per_unit, -3.0, 3.0)
-            since_low = _clip((t - swing_low_at) * PER_SWING_SCALE, 0.0, 3.0)
-        values[row, 0] = _clip((o - l) * per_range, 0.0, 1.0)
-        values[row, 1] = _clip((c - l) * per_range, 0.0, 1.0)
-        values[row, 2] = body
-        values[row, 3] = _clip((h - max(o, c)) * per_range, 0.0, 1.0)
-        values[row, 4] = _clip((min(o, c) - l) * per_range, 0.0, 1.0)
-        values[row, 5] = range_z
-        values[row, 6] = to_high
-        values[row, 7] = to_low
-        values[row, 8] = since_high
-        values[row, 9] = since_low
-        values[row, 10] = _clip(range_z * leg * body, -2.0, 2.0)
-        if with_consol:
-            values[row, 11] = consol_proxy(range_z, body, since_high, since_low)
+        path[0, row], path[1, row] = ema, leg
+        path[2, row], path[3, row] = swing_high, swing_high_at
+        path[4, row], path[5, row] = swing_low, swing_low_at
 
     state[SEEN], state[EMA] = seen + len(close), ema
     state[LEG], state[EXTREME], state[EXTREME_AT] = leg, extreme, extreme_at
@@ -201,15 +213,92 @@ def extend_relativity11(open_, high, low, close, n_before, state, rule, k, with_
     return np.isfinite(ema) and np.isfinite(bodies)
 
 
+@numba.njit(cache=True, nogil=True, error_model="numpy")  # no check for division by 0: divisors have floors
+def _derive_columns(open_, high, low, close, atrs, path, first, rule, k, rows):
+    """Fill the rows from the path: no bar waits for another here, and the loop compiles to vector instructions.
+
+    These turn columns into rows best by fours; the second loop moves four numbers in one instruction.
+    """
+    n = len(close)
+    fours = np.empty((3, SESSION_BARS, 4), np.float32)
+    left, middle, right = fours[0], fours[1], fours[2]
+    unseen = UNSEEN if rule == PRIMARY else 0.0
+    unit_scale = k if rule == PRIMARY else 1.0
+    for row in range(n):
+        o, h, l, c = open_[row], high[row], low[row], close[row]
+        t, size, ema, leg = first + row, h - l, path[0, row], path[1, row]
+        swing_high, swing_high_at, swing_low, swing_low_at = path[2, row], path[3, row], path[4, row], path[5, row]
+        # one division each for what several columns divide by: divisions are most of a bar's arithmetic
+        per_range = _per_range(size)
+        per_unit = 1.0 / (_or_floor(atrs[row]) * unit_scale)
+        body = _body(o, c, per_range)
+        range_z = _range_z(size, ema)
+        left[row, 0] = _clip((o - l) * per_range, 0.0, 1.0)
+        left[row, 1] = _clip((c - l) * per_range, 0.0, 1.0)
+        left[row, 2] = body
+        left[row, 3] = _clip((h - max(o, c)) * per_range, 0.0, 1.0)
+        middle[row, 0] = _clip((min(o, c) - l) * per_range, 0.0, 1.0)
+        middle[row, 1] = range_z
+        middle[row, 2] = 0.0 if np.isnan(swing_high) else _clip((swing_high - c) * per_unit, -3.0, 3.0)
+        middle[row, 3] = 0.0 if np.isnan(swing_low) else _clip((c - swing_low) * per_unit, -3.0, 3.0)
+        right[row, 0] = _bars_since(t, swing_high, swing_high_at, unseen)
+        right[row, 1] = _bars_since(t, swing_low, swing_low_at, unseen)
+        right[row, 2] = _clip(range_z * leg * body, -2.0, 2.0)
+        right[row, 3] = 0.0  # makes it four
+    for row in range(n):
+        v0, v1, v2, v3 = left[row, 0], left[row, 1], left[row, 2], left[row, 3]
+        v4, v5, v6, v7 = middle[row, 0], middle[row, 1], middle[row, 2], middle[row, 3]
+        v8, v9, v10 = right[row, 0], right[row, 1], right[row, 2]
+        rows[row, 0], rows[row, 1], rows[row, 2], rows[row, 3] = v0, v1, v2, v3
+        rows[row, 4], rows[row, 5], rows[row, 6], rows[row, 7] = v4, v5, v6, v7
+        rows[row, 8], rows[row, 9], rows[row, 10] = v8, v9, v10
+
+
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _average_true_range(high, low, close):
-    """Return the mean of the last ten true ranges, fewer while warming; the first bar has none (0).
+def _derive_consol(open_, high, low, close, path, first, rule, rows):
+    """Fill the twelfth column, a pass of its own for those who want it."""
+    unseen = UNSEEN if rule == PRIMARY else 0.0
+    for row in range(len(close)):
+        t, size = first + row, high[row] - low[row]
+        body, range_z = _body(open_[row], close[row], _per_range(size)), _range_z(size, path[0, row])
+        since_high = _bars_since(t, path[2, row], path[3, row], unseen)
+        since_low = _bars_since(t, path[4, row], path[5, row], unseen)
+        rows[row, 11] = consol_proxy(range_z, body, since_high, since_low)
+
+
+@numba.njit(cache=True, inline="always", error_model="numpy")
+def _per_range(size):
+    return 1.0 / max(size, EPSILON)
+
+
+@numba.njit(cache=True, inline="always")
+def _body(o, c, per_range):
+    return _clip((c - o) * per_range, -1.0, 1.0)
+
+
+@numba.njit(cache=True, inline="always", error_model="numpy")
+def _range_z(size, ema):
+    return _clip(size / max(ema, EPSILON), 0.0, 3.0)
+
+
+@numba.njit(cache=True, inline="always")
+def _bars_since(t, swing, swing_at, unseen):
+    return unseen if np.isnan(swing) else _clip((t - swing_at) * PER_SWING_SCALE, 0.0, 3.0)
+
+
+@numba.njit(cache=True, inline="always")
+def _or_floor(atr):
+    return atr if atr > 0.0 else ATR_FLOOR
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _average_true_range(high, low, close, atr, true_range):
+    """Return `atr`, filled with the mean of the last ten true ranges, fewer while warming; the first bar has none (0).
 
     A loop of its own, over bars that do not depend on each other, compiles to vector instructions.
     """
     n = len(close)
-    atr = np.zeros(n)
-    true_range = np.empty(n - 1)
+    atr[0] = 0.0
     next_high, next_low = high[1:], low[1:]
     for t in range(n - 1):
         true_range[t] = max(next_high[t], close[t]) - min(next_low[t], close[t])
@@ -217,7 +306,7 @@ def _average_true_range(high, low, close):
     for t in range(min(n - 1, ATR_BARS)):
         total += true_range[t]
         atr[t + 1] = total / (t + 1)
-    full = atr[ATR_BARS + 1 :]
+    full = atr[ATR_BARS + 1 : n]
     for t in range(len(full)):
         total = 0.0
         for j in range(1, ATR_BARS + 1):

@@ -269,6 +269,6 @@ def check_finite(is_finite):
 def _warmed_up(starts, n_bars):
     """Tell which bars lie past the first 20 of their segment, (n_bars,) bool."""
     is_valid = np.ones(n_bars, bool)
-    for first in starts.tolist():  # past the end of a short segment lie first rows of the next
-        is_valid[first : first + WARM_UP_BARS] = False
+    rows = np.add.outer(starts, np.arange(WARM_UP_BARS))  # past the end of a short segment lie first rows of the next
+    is_valid[rows[rows < n_bars]] = False
     return is_valid

@@ -6,7 +6,8 @@ import talib
 from feature_reference import frame_of, prices_of, random_walk_prices
 
 from moola_lib.features import build_features
-from moola_lib.features.kernels import Z_EPSILON, _average_true_range, _trailing_scores
+from moola_lib.features.kernels import _average_true_range
+from moola_lib.features.relative_transform import Z_EPSILON, _trailing_scores
 from moola_lib.market.ranges import ATR_BARS, average_true_range
 
 Z_BARS = 20

@@ -1,4 +1,4 @@
-"""The compiled passes: one visit per bar, state restarted at each segment.
+"""The compiled pass of `relativity11`: state restarted at each segment.
 
 A segment may be filled in one call or in several: the `extend_` functions take
 what was known before (a few bars and a state) and go on from there, so that the
@@ -16,16 +16,12 @@ ATR_FLOOR = 1e-8  # points; stands for an ATR of 0
 RANGE_EMA_ALPHA = 2 / 21
 PER_SWING_SCALE = 1 / 105  # per bar
 UNSEEN = 3.0  # primary: bars since a swing that never was
-Z_BARS = 20
-Z_EPSILON = 1e-8  # points
 PRIMARY, LEGACY = 0, 1
 LEGACY_CLOSE_ATR = 1.2
 LEGACY_WICK_ATR = 0.5
 LEGACY_WICK_BARS = 5
-HISTORY_BARS = Z_BARS - 1  # earlier bars a row may read; the ten true ranges need ten
-SESSION_BARS = 1440  # bars of `relativity11` filled at a time: a day, whose scratch stays in the second cache
-BLOCK_BARS = 512  # bars of the older set whose scratch stays in the fastest cache
-SMALL_STEP = 0.02  # half the relative step up to which four terms give a log return to 3e-15
+HISTORY_BARS = 19  # earlier bars a row of any set may read: ten for true ranges, 19 for trailing scores
+SESSION_BARS = 1440  # bars filled at a time: a day, whose scratch stays in the second cache
 
 # What a segment's bars so far leave behind, as places in one float64 array. Extremes,
 # candidate and swings of a down leg are negated prices; `_AT` counts bars in the segment.
@@ -38,7 +34,8 @@ _copy_bytes = types.ExternalFunction("memcpy", types.voidptr(types.voidptr, type
 
 
 @numba.njit(cache=True, inline="always")
-def _clip(value, low, high):
+def clip(value, low, high):
+    """Return `value`, or the bound it lies beyond."""
     return min(max(value, low), high)
 
 
@@ -233,17 +230,17 @@ def _derive_columns(open_, high, low, close, atrs, path, first, rule, k, rows):
         per_unit = 1.0 / (_or_floor(atrs[row]) * unit_scale)
         body = _body(o, c, per_range)
         range_z = _range_z(size, ema)
-        left[row, 0] = _clip((o - l) * per_range, 0.0, 1.0)
-        left[row, 1] = _clip((c - l) * per_range, 0.0, 1.0)
+        left[row, 0] = clip((o - l) * per_range, 0.0, 1.0)
+        left[row, 1] = clip((c - l) * per_range, 0.0, 1.0)
         left[row, 2] = body
-        left[row, 3] = _clip((h - max(o, c)) * per_range, 0.0, 1.0)
-        middle[row, 0] = _clip((min(o, c) - l) * per_range, 0.0, 1.0)
+        left[row, 3] = clip((h - max(o, c)) * per_range, 0.0, 1.0)
+        middle[row, 0] = clip((min(o, c) - l) * per_range, 0.0, 1.0)
         middle[row, 1] = range_z
-        middle[row, 2] = 0.0 if np.isnan(swing_high) else _clip((swing_high - c) * per_unit, -3.0, 3.0)
-        middle[row, 3] = 0.0 if np.isnan(swing_low) else _clip((c - swing_low) * per_unit, -3.0, 3.0)
+        middle[row, 2] = 0.0 if np.isnan(swing_high) else clip((swing_high - c) * per_unit, -3.0, 3.0)
+        middle[row, 3] = 0.0 if np.isnan(swing_low) else clip((c - swing_low) * per_unit, -3.0, 3.0)
         right[row, 0] = _bars_since(t, swing_high, swing_high_at, unseen)
         right[row, 1] = _bars_since(t, swing_low, swing_low_at, unseen)
-        right[row, 2] = _clip(range_z * leg * body, -2.0, 2.0)
+        right[row, 2] = clip(range_z * leg * body, -2.0, 2.0)
         right[row, 3] = 0.0  # makes it four
     for row in range(n):
         v0, v1, v2, v3 = left[row, 0], left[row, 1], left[row, 2], left[row, 3]
@@ -273,17 +270,17 @@ def _per_range(size):
 
 @numba.njit(cache=True, inline="always")
 def _body(o, c, per_range):
-    return _clip((c - o) * per_range, -1.0, 1.0)
+    return clip((c - o) * per_range, -1.0, 1.0)
 
 
 @numba.njit(cache=True, inline="always", error_model="numpy")
 def _range_z(size, ema):
-    return _clip(size / max(ema, EPSILON), 0.0, 3.0)
+    return clip(size / max(ema, EPSILON), 0.0, 3.0)
 
 
 @numba.njit(cache=True, inline="always")
 def _bars_since(t, swing, swing_at, unseen):
-    return unseen if np.isnan(swing) else _clip((t - swing_at) * PER_SWING_SCALE, 0.0, 3.0)
+    return unseen if np.isnan(swing) else clip((t - swing_at) * PER_SWING_SCALE, 0.0, 3.0)
 
 
 @numba.njit(cache=True, inline="always")
@@ -318,120 +315,4 @@ def _average_true_range(high, low, close, atr, true_range):
 @numba.njit(cache=True, nogil=True)
 def consol_proxy(range_z, body, since_high, since_low):
     """Return (1 - range_z/3)(1 - |body|) times the mean bars since a swing, clipped to [0, 3]."""
-    return _clip((1 - range_z / 3) * (1 - abs(body)) * (since_high + since_low) / 2, 0.0, 3.0)
-
-
-@numba.njit(cache=True, nogil=True)
-def relative_transform11(open_, high, low, close, starts, values):
-    """Fill the eleven columns of the older set: log returns, candle ratios, trailing z-scores.
-
-    Parameters
-    ----------
-    open_, high, low, close : ndarray (n_bars,), float64
-        Points, above 0.
-    starts : ndarray (n_segments,), int64
-    values : ndarray (n_bars, 11), float32
-        Written.
-
-    Returns
-    -------
-    bool
-        Whether every price is finite; if not, the rows mean nothing.
-    """
-    is_finite = True
-    for segment in range(len(starts)):
-        first = starts[segment]
-        last = starts[segment + 1] if segment + 1 < len(starts) else len(close)
-        for t in range(first, last, BLOCK_BARS):
-            end = min(t + BLOCK_BARS, last)
-            at = max(first, t - HISTORY_BARS)
-            o, h, l, c = open_[at:end], high[at:end], low[at:end], close[at:end]
-            is_finite &= are_finite(o, h, l, c)
-            extend_relative_transform11(o, h, l, c, t - at, values[t:end])
-    return is_finite
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def extend_relative_transform11(open_, high, low, close, n_before, values):
-    """Fill the rows of a segment's next bars.
-
-    Parameters
-    ----------
-    open_, high, low, close : ndarray (n_before + n,), float64
-        The new bars, after the segment's last `n_before`: all there are, or at least HISTORY_BARS.
-    n_before : int
-    values : ndarray (n, 11), float32
-        Written.
-    """
-    n = len(close) - n_before
-    column = np.empty(n, np.float32)  # filled by vector instructions, then dealt out to the rows
-    for place, series in enumerate((open_, high, low, close)):
-        _log_returns(series, n_before, column)
-        for row in range(n):
-            values[row, place] = column[row]
-        _trailing_scores(series, n_before, column)
-        for row in range(n):
-            values[row, 7 + place] = column[row]
-    open_, high, low, close = open_[n_before:], high[n_before:], low[n_before:], close[n_before:]
-    for row in range(n):
-        o, h, l, c = open_[row], high[row], low[row], close[row]
-        per_width = 1.0 / (h - l + Z_EPSILON)
-        values[row, 4] = abs(c - o) * per_width
-        values[row, 5] = (h - max(o, c)) * per_width
-        values[row, 6] = (min(o, c) - l) * per_width
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _log_returns(series, n_before, out):
-    """Fill the new bars' log returns as 2 artanh((a - b)/(a + b)), whose series is short for everyday steps."""
-    if n_before == 0:
-        out[0] = 0.0
-        n_before, out = 1, out[1:]
-    now, last = series[n_before:], series[n_before - 1 :]
-    has_large = False
-    for t in range(len(now)):
-        step = (now[t] - last[t]) / (now[t] + last[t])
-        square = step * step
-        out[t] = 2.0 * step * (1.0 + square * (1 / 3 + square * (1 / 5 + square * (1 / 7))))
-        has_large |= abs(step) > SMALL_STEP
-    if has_large:
-        for t in range(len(now)):
-            if abs((now[t] - last[t]) / (now[t] + last[t])) > SMALL_STEP:
-                out[t] = np.log(now[t] / last[t])
-
-
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def _trailing_scores(series, n_before, out):
-    """Fill the new bars' z-scores among the last Z_BARS, fewer while warming.
-
-    Sums are of deviations from the current price: a constant run scores exactly
-    0, and no score can pass sqrt(Z_BARS - 1), so that the mean of squares less
-    the squared mean loses one digit at most.
-    """
-    n = len(series)
-    for t in range(n_before, min(HISTORY_BARS, n)):
-        total = squares = 0.0
-        for j in range(t):
-            deviation = series[t] - series[j]
-            total += deviation
-            squares += deviation * deviation
-        out[t - n_before] = _score(total, squares, t + 1)
-    first = max(HISTORY_BARS, n_before)
-    if first >= n:
-        return
-    oldest, now, full = series[first - HISTORY_BARS :], series[first:], out[first - n_before :]
-    for t in range(len(now)):
-        total = squares = 0.0
-        for j in range(HISTORY_BARS):
-            deviation = now[t] - oldest[t + j]
-            total += deviation
-            squares += deviation * deviation
-        full[t] = _score(total, squares, Z_BARS)
-
-
-@numba.njit(cache=True, inline="always", error_model="numpy")
-def _score(total, squares, count):
-    """Return the z-score of the current price from its sums of deviations."""
-    mean = total / count
-    variance = max(squares / count - mean * mean, 0.0)
-    return _clip(mean / (np.sqrt(variance) + Z_EPSILON), -10.0, 10.0)
+    return clip((1 - range_z / 3) * (1 - abs(body)) * (since_high + since_low) / 2, 0.0, 3.0)

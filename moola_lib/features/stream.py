@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from moola_lib.errors import UserError
-from moola_lib.features import kernels
+from moola_lib.features import kernels, relative_transform
 from moola_lib.features.sets import WARM_UP_BARS, describe_set
 from moola_lib.features.table import RULES, check_finite
 from moola_lib.market.bars import PRICES, Bars
@@ -158,7 +158,7 @@ class FeatureStream:
                 *prices, n_before, self._state, self._rule, self._options["k"], self._with_consol, values, is_flip
             )
         elif feature_set == "relative_transform11":
-            kernels.extend_relative_transform11(*prices, n_before, values)
+            relative_transform.extend_relative_transform11(*prices, n_before, values)
         else:
             values[:] = np.stack(prices, axis=1)[n_before:]
 

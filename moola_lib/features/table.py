@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from moola_lib.errors import UserError
-from moola_lib.features import kernels
+from moola_lib.features import kernels, relative_transform
 from moola_lib.features.sets import WARM_UP_BARS, describe_set
 from moola_lib.files import read_json, replace_atomically, write_json
 from moola_lib.market.bars import PRICES, Bars
@@ -250,7 +250,7 @@ def _fill_rows(prices, starts, options, values, is_flip):
         rule, with_consol = RULES[options["zigzag"]], "consol_proxy" in options["extra"]
         return kernels.relativity11(*prices, starts, rule, options["k"], with_consol, values, is_flip)
     if options["feature_set"] == "relative_transform11":
-        return kernels.relative_transform11(*prices, starts, values)
+        return relative_transform.relative_transform11(*prices, starts, values)
     np.stack(prices, axis=1, out=values, casting="same_kind")
     return kernels.are_finite(*prices)
 

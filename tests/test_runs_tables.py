@@ -171,6 +171,7 @@ def test_nothing_is_left_of_a_write_that_fails(series, tmp_path, monkeypatch):
         ({}, {"dates": ["2030-01-01", "2031-01-01"]}, "validation part of the split holds no window"),
         ({}, {"embargo_bars": -1}, "embargo of -1 bars"),
         ({}, {"embargo_bars": 104}, "embargo of 104 bars"),
+        ({}, {"embargo_bars": 10**30}, "embargo of 10+ bars"),
         ({}, {"fractions": [0.5, 0.5, 0.5]}, "sum to 1"),
         ({}, {"fractions": [0.5, 0.25, float("nan")]}, "sum to 1"),
         ({"max_gap_minutes": 0}, {}, "a week"),
@@ -462,8 +463,10 @@ def test_an_instrument_whose_bars_are_gone_is_named_and_removed_only_when_asked(
     (source / "d.csv").write_bytes(b"")  # unreadable today is not gone
     words = ["--overwrite"] if has_overwrite else []
     assert main(["features", str(source), "-o", str(out), "--workers", "1", *words]) == 2
-    errors = capsys.readouterr().err
-    assert "d.csv is empty" in errors and ("AA: no file holds its bars any more" in errors) != has_overwrite
+    captured = capsys.readouterr()
+    assert "d.csv is empty" in captured.err
+    assert ("AA: no file holds its bars any more" in captured.err) != has_overwrite
+    assert ("AA: removed, since no file holds its bars" in captured.out) == has_overwrite
     listed = json.loads((out / "manifest.json").read_text())["instruments"]
     kept = {"AA", "B_B", "CC", "d"} - ({"AA"} if has_overwrite else set())
     assert set(listed) == {path.name for path in out.iterdir() if path.is_dir()} == kept

@@ -17,6 +17,8 @@ from moola_lib.market.bars import load_bars
 from moola_lib.windows.places import window_places
 from moola_lib.windows.splits import split_by_time
 
+MAX_EMBARGO_BARS = 100_000  # as in the notebooks' parameters
+
 
 def write_table(source, folder, *, reading=None, options=None, splitting=None, overwrite=False):
     """Featurise one series and write the table's folder, whole or not at all.
@@ -30,7 +32,7 @@ def write_table(source, folder, *, reading=None, options=None, splitting=None, o
         windows of each part (at stride 1).
     reading, options, splitting : dict, optional
         Arguments of `load_bars`, `build_features` and `split_by_time`
-        (fractions, dates, embargo_bars of a window's 105 or more).
+        (fractions, dates, embargo_bars: 105, a window's, to 100,000).
     overwrite : bool
         Replace a table that is there.
 
@@ -111,9 +113,10 @@ def check_free(folder, overwrite):
 
 def _check_splitting(dates, embargo_bars):
     """Refuse dates and an embargo that cannot be meant; `split_by_time` checks the rest."""
-    if embargo_bars < WINDOW_BARS:
+    if not WINDOW_BARS <= embargo_bars <= MAX_EMBARGO_BARS:
         raise UserError(
-            f"embargo of {embargo_bars} bars is not allowed: it is shorter than a window; give {WINDOW_BARS} or more"
+            f"embargo of {embargo_bars} bars is not allowed; give at least {WINDOW_BARS} (a window's), at most "
+            f"{MAX_EMBARGO_BARS:,}"
         )
     if dates is None:
         return

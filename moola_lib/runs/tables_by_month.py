@@ -55,7 +55,7 @@ def write_tables(source, folder, *, reading=None, options=None, n_workers=None, 
         Start anew where the manifest was made with other arguments; remove
         instruments whose bars are gone.
     on_instrument : callable(str), optional
-        Called with a line about each instrument that is done.
+        Called with a line about each instrument that is done, or removed.
 
     Returns
     -------
@@ -87,10 +87,13 @@ def write_tables(source, folder, *, reading=None, options=None, n_workers=None, 
         done = before["instruments"]
         _write_manifest(folder, settings, done)
         jobs, broken, gone = _plan_jobs(files, run(_look_into, files), done)
-        if overwrite:
-            _remove_instruments(folder, done, gone)
-        else:
-            broken += [f"{name}: no file holds its bars any more; remove its table with --overwrite" for name in gone]
+        for name in gone:
+            if overwrite:
+                _remove_instruments(folder, done, [name])
+                if on_instrument:
+                    on_instrument(f"{name}: removed, since no file holds its bars any more")
+            else:
+                broken.append(f"{name}: no file holds its bars any more; remove its features with --overwrite")
         _write_manifest(folder, settings, done)
         build = partial(_build_instrument, folder=folder, reading=reading, options=options)
         for job, (entry, line) in zip(jobs, run(build, jobs), strict=True):

@@ -191,6 +191,8 @@ def test_history_with_a_missing_price_is_refused():
         ({"zigzag": "secondary"}, "is not known"),
         ({"extra": ("consol",)}, "is not known"),
         ({"feature_set": "ohlc4", "extra": ("consol_proxy",)}, "does not go with ohlc4"),
+        ({"extra": "consol_proxy"}, "is a single name"),
+        ({"k": "3"}, "k = '3' is not a number"),
         ({"k": 0.0}, "k = 0.0 is not allowed"),
         ({"k": NAN}, "k = nan is not allowed"),
         ({"max_gap_minutes": -1.0}, "max_gap_minutes = -1.0 is not allowed"),
@@ -201,6 +203,26 @@ def test_wrong_options_are_refused_by_stream_and_batch(options, sentence):
     for build in (lambda: FeatureStream(**options), lambda: build_features(frame, **options)):
         with pytest.raises(UserError, match=sentence):
             build()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda frame: frame.iloc[::-1], "not in time order"),
+        (lambda frame: frame.tz_localize(None), "no index of stamps with a zone"),
+        (lambda frame: frame.reset_index(drop=True), "no index of stamps with a zone"),
+        (lambda frame: frame.drop(columns="high"), "lack the column high"),
+        (lambda frame: "bars.parquet", "bars are expected, not str"),
+    ],
+)
+def test_a_history_that_is_no_bars_is_refused(change, sentence):
+    with pytest.raises(UserError, match=sentence):
+        FeatureStream.from_bars(change(frame_of(*random_walk_prices(30, seed=3))))
+
+
+def test_a_stamp_beyond_the_calendar_is_refused():
+    with pytest.raises(UserError, match="is not a time"):
+        FeatureStream().update(*GOOD_BAR, "2300-01-01T00:00Z")
 
 
 def test_batch_and_stream_share_their_defaults():

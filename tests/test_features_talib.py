@@ -42,7 +42,7 @@ def talib_scores(series):
 def test_average_true_range(seed):
     _, high, low, close = random_walk_prices(600, seed)
     expected = talib_atr(high, low, close)
-    assert_agree(_average_true_range(high, low, close), expected)
+    assert_agree(_average_true_range(high, low, close, *np.full((2, 600), np.nan)), expected)
     assert_agree(average_true_range(high, low, close, np.array([0])), expected)
 
 

@@ -1,6 +1,7 @@
 """The feature sets: names, ranges and versions, in one place."""
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -101,11 +102,16 @@ def describe_set(feature_set="relativity11", zigzag="primary", k=3.0, extra=(), 
         raise UserError(f"feature set {feature_set!r} is not known; choose one of {', '.join(FEATURE_SETS)}")
     if zigzag not in ZIGZAGS:
         raise UserError(f"zigzag {zigzag!r} is not known; choose one of {', '.join(ZIGZAGS)}")
+    if isinstance(extra, str):
+        raise UserError(f"extra = {extra!r} is a single name; give a list of names")
     unknown = [name for name in extra if name not in EXTRA_COLUMNS]
     if unknown:
         raise UserError(f"extra column {unknown[0]!r} is not known; choose from {', '.join(EXTRA_COLUMNS)}")
     if "consol_proxy" in extra and feature_set != "relativity11":
         raise UserError(f"consol_proxy is made from relativity11's columns; it does not go with {feature_set}")
+    for name, value in (("k", k), ("max_gap_minutes", max_gap_minutes)):
+        if not isinstance(value, Real):
+            raise UserError(f"{name} = {value!r} is not a number; give one")
     if not 0 < k < INF:
         raise UserError(f"k = {k} is not allowed; give a number above 0")
     if not 0 < max_gap_minutes <= MAX_GAP_MINUTES:

@@ -8,8 +8,8 @@ import pandas as pd
 from moola_lib.errors import UserError
 from moola_lib.features import kernels, relative_transform
 from moola_lib.features.sets import WARM_UP_BARS, describe_set
-from moola_lib.features.table import RULES, check_finite
-from moola_lib.market.bars import PRICES, Bars
+from moola_lib.features.table import RULES, as_frame, check_finite
+from moola_lib.market.bars import PRICES
 from moola_lib.market.rolls import is_jump
 from moola_lib.market.segments import segment_starts
 
@@ -66,11 +66,18 @@ class FeatureStream:
             found as the batch finds them.
         feature_set, zigzag, **options
             As for the class.
+
+        Raises
+        ------
+        UserError
+            An option is unknown, or these are no bars in time order.
         """
         stream = cls(feature_set, zigzag, **options)
-        frame = bars.frame if isinstance(bars, Bars) else bars
+        frame = as_frame(bars)
         if len(frame) == 0:
             return stream
+        if not frame.index.is_monotonic_increasing:
+            raise UserError("the bars are not in time order; sort them by their stamps")
         first = segment_starts(frame, max_gap_minutes=stream._options["max_gap_minutes"])[-1]
         prices = [np.ascontiguousarray(frame[name].to_numpy(np.float64)[first:]) for name in PRICES]
         check_finite(kernels.are_finite(*prices))
@@ -185,8 +192,9 @@ def _nanoseconds(ts):
     try:
         stamp = pd.Timestamp(ts)
         is_naive = stamp.tzinfo is None  # so is NaT
-    except (TypeError, ValueError) as error:
+        nanoseconds = stamp.value
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{ts!r} is not a time ({error}); give the start of the bar, with its zone") from error
     if is_naive:
         raise UserError(f"the stamp {ts} carries no time zone; give the start of the bar with its zone, such as UTC")
-    return stamp.value
+    return nanoseconds

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from moola_lib.errors import UserError
 from moola_lib.features import kernels, relative_transform
@@ -192,12 +193,31 @@ def build_features(
     Raises
     ------
     UserError
-        An option is unknown or out of range, or prices are not finite.
+        An option is unknown or out of range, prices are not finite, or these are no bars.
     """
     described = describe_set(feature_set, zigzag, k, extra, max_gap_minutes)
-    frame = bars.frame if isinstance(bars, Bars) else bars
+    frame = as_frame(bars)
     prices = [np.ascontiguousarray(frame[name].to_numpy(np.float64)) for name in PRICES]
     return fill_table(prices, segment_starts(frame, max_gap_minutes=max_gap_minutes), described, n_threads=n_threads)
+
+
+def as_frame(bars):
+    """Return the frame of `bars`.
+
+    Raises
+    ------
+    UserError
+        It is no frame of bars with UTC stamps.
+    """
+    frame = bars.frame if isinstance(bars, Bars) else bars
+    if not isinstance(frame, pd.DataFrame):
+        raise UserError(f"bars are expected, not {type(frame).__name__}; read the file with moola_lib.market.load_bars")
+    if not isinstance(frame.index, pd.DatetimeIndex) or frame.index.tz is None:
+        raise UserError("the bars have no index of stamps with a zone; read them with moola_lib.market.load_bars")
+    missing = [name for name in PRICES if name not in frame.columns]
+    if missing:
+        raise UserError(f"the bars lack the column {missing[0]}; they have {', '.join(map(str, frame.columns))}")
+    return frame
 
 
 def fill_table(prices, starts, described, *, n_threads=1):

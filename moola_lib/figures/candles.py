@@ -4,7 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from moola_lib.figures.theme import BLUE, DOWN, GREEN, GUESS, ORANGE, PURPLE, TRUTH, UP, YELLOW, style
+from moola_lib.figures.theme import BLUE, DOWN, GREEN, GREY, GUESS, ORANGE, PURPLE, TRUTH, UP, YELLOW, style
 
 # What an overview marks: bands have a fill, rolls are lines.
 MARKS = {
@@ -124,7 +124,7 @@ def overview_figure(candles, marks=None, ticks=None, *, title="The whole series"
     figure.update_xaxes(
         rangeslider_visible=False, range=_edges(x), zeroline=False, hoverformat=",d", title_font_size=11
     )
-    figure.update_xaxes(showgrid=False, ticks="outside")  # grid lines would be drawn over the marks
+    figure.update_xaxes(showgrid=False, ticks="outside", tickcolor=GREY)  # grid lines would be drawn over the marks
     figure.update_yaxes(tickformat=",.2~f", range=_price_range(candles))  # quarter points on a close look
     if ticks is not None:
         figure.update_xaxes(tickvals=ticks["at"].to_numpy(np.float64), ticktext=list(ticks["text"]), tickangle=0)

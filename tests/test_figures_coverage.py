@@ -57,7 +57,7 @@ def test_every_weekday_is_one_cell_and_holes_have_their_colours(july):
 def test_half_days_carry_a_dot_and_the_legend_names_what_occurs(july):
     figure = coverage_figure(session_coverage(july))
     dots = next(trace for trace in figure.data if trace.name == "half-day")
-    assert list(zip(dots.x, dots.y, strict=True)) == [(26, 2), (26, 3)]  # Wednesday and Thursday of the 27th week
+    assert list(zip(dots.x, dots.y, strict=True)) == [(0, 2), (0, 3)]  # Wednesday and Thursday of the first week
     names = [trace.name for trace in figure.data[1:]]
     assert names == ["98% or more", "90–98%", "under 50%", "absent", "half-day"]
 
@@ -68,20 +68,47 @@ def test_a_holiday_is_grey_and_no_hole():
     assert found["2024-12-24"][0] == LEVEL_OF["98% or more"]
 
 
+def planned(first, last):
+    """Coverage without a hole."""
+    sessions = expected_sessions(first, last)
+    return sessions.assign(n_bars=sessions["expected_bars"], share=1.0, longest_hole_bars=0, kind="full")
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "n_weeks", "labels"),
+    [
+        ("2025-08-12", "2025-08-15", 1, "11 Aug<br>2025"),
+        ("2024-07-22", "2024-08-20", 5, "22 Jul<br>2024, 5 Aug, 19 Aug"),
+        ("2024-12-23", "2025-01-17", 4, "23 Dec<br>2024, 6 Jan<br>2025"),
+        ("2024-11-11", "2025-02-05", 13, "Nov<br>2024, Dec, Jan<br>2025"),
+        ("2024-05-28", "2025-05-05", 50, "Jun<br>2024, Aug, Oct, Dec, Feb<br>2025, Apr"),
+        ("2024-01-01", "2024-12-31", 53, "Jan<br>2024, Mar, May, Jul, Sep, Nov"),
+    ],
+)
+def test_up_to_a_year_is_one_strip_of_the_weeks_there_are(first, last, n_weeks, labels):
+    figure = coverage_figure(planned(first, last))
+    assert figure.layout.xaxis.range == (-0.5, n_weeks - 0.5)
+    assert figure.layout.yaxis.ticktext == ("Mon", "Wed", "Fri")
+    assert ", ".join(figure.layout.xaxis.ticktext) == labels
+    text = np.asarray(figure.data[0].text, dtype=object)
+    assert text.shape == (5, n_weeks)
+    for at, label in zip(figure.layout.xaxis.tickvals, figure.layout.xaxis.ticktext, strict=True):
+        column = [re.search(r"\d{4}-\d\d-\d\d", words)[0] for words in text[:, round(at)] if words]
+        assert pd.Timestamp(column[0]).strftime("%b") == label.split("<br>")[0].split()[-1]
+    assert set(cells(figure)) == {f"{day:%Y-%m-%d}" for day in pd.bdate_range(*planned(first, last).index[[0, -1]])}
+
+
 def test_five_years_are_five_strips_and_every_session_is_there():
-    sessions = expected_sessions("2020-07-01", "2025-06-30")
-    coverage = sessions.assign(
-        n_bars=sessions["expected_bars"], share=1.0, longest_hole_bars=0, kind="full", calendar="CME"
-    )
-    figure = coverage_figure(coverage)
+    sessions = planned("2020-07-01", "2025-06-30")
+    figure = coverage_figure(sessions)
     found = cells(figure)
     assert len(found) == len(pd.bdate_range("2020-07-01", "2025-06-30"))
     assert sum(level == LEVEL_OF["98% or more"] for level, _ in found.values()) == len(sessions)
     years = [text for text in figure.layout.yaxis.ticktext if "20" in text]
     assert years == [f"<b>{year}</b>" for year in range(2020, 2026)]
     assert 400 < figure.layout.height < 900
-    for week in (figure.layout.xaxis.range, (-0.5, 53.5)):
-        assert week[1] - week[0] >= 53
+    assert figure.layout.xaxis.range == (-0.5, 52.5)  # no weekday of these years is in a 54th week
+    assert figure.layout.xaxis.ticktext == ("Jan", "Mar", "May", "Jul", "Sep", "Nov")
 
 
 @pytest.mark.parametrize("day", ["2024-07-01", "2024-12-31"])

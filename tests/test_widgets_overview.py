@@ -57,7 +57,7 @@ def assert_shows(figure, frame, first, last, most=1000):
     assert high - low <= 1.1 * (part["high"].max() - part["low"].min()) + 2.1
 
 
-RANGES = [(-0.5, 8279.5), (100, 8000), (2000.3, 2500.7), (4000, 4005), (4000, 4000), (-900, 200), (8000, 99_999)]
+RANGES = [(-0.5, 8279.5), (100, 8000), (2000.3, 2500.7), (4000, 4012), (-900, 200), (8000, 99_999)]
 
 
 @pytest.mark.parametrize("seen", RANGES)
@@ -75,6 +75,38 @@ def test_a_range_without_bars_or_turned_around_shows_what_is_nearest(overview, f
     overview.layout.xaxis.range = seen
     assert len(shown(overview)) >= 1
     assert np.isfinite(overview.layout.yaxis.range).all()
+
+
+@pytest.mark.parametrize(
+    ("seen", "widened"),
+    [
+        ((4000.0, 4005.0), (3997.5, 4007.5)),
+        ((50.2, 50.4), (45.5, 55.5)),
+        ((7.0, 7.0), (2.5, 12.5)),
+        ((-0.5, 0.1), (-0.5, 9.5)),
+        ((8279.2, 8279.3), (8269.5, 8279.5)),
+    ],
+)
+def test_never_fewer_than_ten_bars_are_shown(overview, frame, seen, widened):
+    overview.layout.xaxis.range = seen
+    assert overview.layout.xaxis.range == widened
+    first = int(widened[0] + 0.5)
+    assert shown(overview)["x"].tolist() == list(range(first, first + 10))
+    assert_shows(overview, frame, first, first + 9)
+
+
+def test_a_series_of_few_bars_is_shown_whole_at_every_zoom(frame):
+    figure = bar_overview(frame.iloc[:4], describe_segments(frame.iloc[:4]), title="t")
+    figure.layout.xaxis.range = (1.2, 1.3)
+    assert figure.layout.xaxis.range == (-0.5, 3.5) and len(shown(figure)) == 4
+
+
+def test_prices_keep_their_quarter_points():
+    # what plotly's number format makes of it is d3's: up to two decimals, without trailing zeros
+    from moola_lib.figures.candles import overview_figure
+
+    candles = pd.DataFrame({"open": [3704.25], "high": [3704.75], "low": [3704.0], "close": [3704.5]})
+    assert overview_figure(candles).layout.yaxis.tickformat == ",.2~f"
 
 
 def test_a_close_look_shows_the_bars_themselves(overview, frame):
@@ -134,7 +166,7 @@ def test_gaps_and_rolls_stand_before_the_bars_that_follow_them(tiny):
     for (x0, x1), place in zip(sorted(bands(figure, "gap")), (tiny.hole, tiny.half_day), strict=True):
         assert x0 < place - 0.5 < x1 < x0 + 0.02 * len(tiny.frame)
     assert bands(figure, "roll") == [(tiny.roll - 0.5, tiny.roll - 0.5)]
-    assert {note.text for note in figure.layout.annotations} == {"31 min", "19 h", "roll"}
+    assert {note.text for note in figure.layout.annotations} == {"31 min", "19 h"}
     names = {trace.name: trace.visible for trace in figure.data[1:]}
     assert names["gap"] and names["roll"]
     figure.layout.xaxis.range = (0, 100)
@@ -147,20 +179,44 @@ def test_rolls_and_gaps_can_be_given(tiny):
     gaps = pd.DataFrame({"start": [index[50]], "gap_minutes": [240.0]})
     figure = bar_overview(tiny.frame, describe_segments(tiny.frame), [index[77]], gaps, title="t")
     assert [round((x0 + x1) / 2 + 0.5) for x0, x1 in bands(figure, "gap")] == [50]
-    assert bands(figure, "roll") == [(76.5, 76.5)]
-    assert {note.text for note in figure.layout.annotations} == {"4 h", "roll"}
+    assert bands(figure, "roll") == [(76.5, 76.5)]  # named in the legend
+    assert {note.text for note in figure.layout.annotations} == {"4 h"}
 
 
-def test_only_the_largest_gaps_are_marked_and_the_others_counted(frame):
-    places = np.arange(20, 8020, 80)
-    gaps = pd.DataFrame({"start": frame.index[places], "gap_minutes": np.arange(len(places)) + 1.0})
+def marked_gaps(figure):
+    """The bars at which gaps are marked, in order."""
+    return [round((x0 + x1) / 2 + 0.5) for x0, x1 in sorted(bands(figure, "gap"))]
+
+
+def test_ten_gaps_are_marked_at_most_each_with_its_length(frame):
+    places = np.arange(250, 8000, 250)  # 31, farther apart than a label is wide
+    gaps = pd.DataFrame({"start": frame.index[places], "gap_minutes": np.arange(31) + 60.0})
     figure = bar_overview(frame, describe_segments(frame), [], gaps, title="t")
-    marked = {round((x0 + x1) / 2 + 0.5) for x0, x1 in bands(figure, "gap")}
-    assert marked == set(places[-40:])
-    assert "60 shorter gaps" in figure.layout.xaxis.title.text
-    figure.layout.xaxis.range = (10, 1010)
-    # gaps of 1 to 13 minutes are in sight, and a candle holds two bars
-    assert len(bands(figure, "gap")) == 12 and "1 shorter gap" in figure.layout.xaxis.title.text
+    assert marked_gaps(figure) == list(places[-10:])
+    assert [note.text for note in figure.layout.annotations] == [f"{minutes} min" for minutes in range(81, 91)]
+    assert "; 21 shorter gaps" in figure.layout.xaxis.title.text
+
+
+def test_where_gaps_are_crowded_the_longest_is_marked(frame):
+    """A hole of a month keeps its mark and its length among the many short ones that follow it."""
+    places = np.arange(4000, 5000, 20)
+    gaps = pd.DataFrame({"start": frame.index[places], "gap_minutes": 400.0})
+    gaps.loc[7, "gap_minutes"] = 30 * 1440.0
+    figure = bar_overview(frame, describe_segments(frame), [], gaps, title="t")
+    marked = marked_gaps(figure)
+    assert places[7] in marked and 3 <= len(marked) <= 7
+    assert min(np.diff(marked)) >= 0.02 * len(frame)
+    assert sorted(note.text for note in figure.layout.annotations) == ["30 d"] + ["7 h"] * (len(marked) - 1)
+    assert f"; {50 - len(marked)} shorter gaps" in figure.layout.xaxis.title.text
+    figure.layout.xaxis.range = (places[6] - 10, places[8] + 10)  # a closer look tells them apart
+    assert marked_gaps(figure) == list(places[6:9])
+    assert "shorter" not in figure.layout.xaxis.title.text
+
+
+def test_gaps_shorter_than_a_candle_are_counted_only(frame):
+    gaps = pd.DataFrame({"start": frame.index[[200, 600]], "gap_minutes": [1.0, 30.0]})
+    figure = bar_overview(frame, describe_segments(frame), [], gaps, title="t")
+    assert marked_gaps(figure) == [600] and figure.layout.xaxis.title.text.endswith("; 1 shorter gap")
 
 
 @pytest.mark.parametrize("width", [8279, 3000, 900, 300, 60, 12, 3])
@@ -182,6 +238,8 @@ def test_headless_is_the_same_picture_without_a_widget(frame, overview):
     pd.testing.assert_frame_equal(shown(figure), shown(overview))
     assert figure.layout.shapes == overview.layout.shapes
     assert figure.layout.xaxis.title == overview.layout.xaxis.title
+    assert figure.layout.xaxis.fixedrange and figure.layout.yaxis.fixedrange  # nothing would bin a closer look
+    assert not overview.layout.xaxis.fixedrange
 
 
 def test_bars_are_left_alone(frame):
@@ -193,7 +251,8 @@ def test_bars_are_left_alone(frame):
 
 def test_one_bar_is_a_series_too(frame):
     part = frame.iloc[:1]
-    assert len(shown(bar_overview(part, describe_segments(part), title="t"))) == 1
+    figure = bar_overview(part, describe_segments(part), title="t")
+    assert len(shown(figure)) == 1 and figure.layout.xaxis.title.text.endswith("<br>1 bar")
 
 
 def test_what_cannot_be_shown_is_refused(frame):
@@ -222,7 +281,8 @@ def test_it_answers_the_mouse_in_jupyterlab(tmp_path):
     with open_lab(tmp_path, "overview.ipynb") as (tab, requests, errors):
         run_first_cell(tab)
         tab.wait_for_selector(".js-plotly-plot .nsewdrag", timeout=60_000)
-        tab.wait_for_function(f"{PLOT}.offsetWidth > 720")  # it fits its place
+        # drawn again to fit its place: the drag area of plotly's own 700 pixels is 626 wide
+        tab.wait_for_function(f"{PLOT}.querySelector('.nsewdrag').getBoundingClientRect().width > 650")
 
         def n_bars():
             """Return the number of bars the axis speaks of."""
@@ -264,6 +324,12 @@ def test_it_answers_the_mouse_in_jupyterlab(tmp_path):
         drag(0.3, 0.6)
         tab.wait_for_function(f"{PLOT}.layout.xaxis.range[0] < {before} - 100")
         assert wait_for_bars(1000, 6000)
+        tab.locator(".modebar-btn[data-val=zoom]").first.click(force=True)
+        zoom(0.5, 0.52, 20, 130)
+        zoom(0.5, 0.51, 10, 10)  # below one bar: ten are shown
+        assert tab.evaluate(f"{PLOT}.data[0].x.length") == 10
+        low, high = tab.evaluate(f"{PLOT}.layout.xaxis.range")
+        assert high - low == 10
         box = tab.locator(".js-plotly-plot .nsewdrag").first.bounding_box()
         tab.mouse.dblclick(box["x"] + 200, box["y"] + 100)
         assert wait_for_bars(414_000, 414_000)

@@ -4,12 +4,12 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from moola_lib.figures.theme import BLUE, DOWN, GREEN, GUESS, ORANGE, PURPLE, TRUTH, UP, YELLOW, style
+from moola_lib.figures.theme import BLUE, DOWN, GREEN, GREY, GUESS, ORANGE, PURPLE, TRUTH, UP, YELLOW, style
 
 # What an overview marks: bands have a fill, rolls are lines.
 MARKS = {
     "regular hours": {"fillcolor": "rgba(86, 180, 233, 0.16)", "line": {"width": 0}},
-    "gap": {"fillcolor": "rgba(110, 110, 110, 0.5)", "line": {"width": 0}},
+    "gap": {"fillcolor": "rgba(128, 128, 128, 0.65)", "line": {"width": 0}},
     "roll": {"line": {"color": PURPLE, "dash": "dash", "width": 1.5}},
 }
 PRICE_HOVER = "%{text}<br>open %{open:,.2f}  high %{high:,.2f}<br>low %{low:,.2f}  close %{close:,.2f}<extra></extra>"
@@ -124,7 +124,8 @@ def overview_figure(candles, marks=None, ticks=None, *, title="The whole series"
     figure.update_xaxes(
         rangeslider_visible=False, range=_edges(x), zeroline=False, hoverformat=",d", title_font_size=11
     )
-    figure.update_yaxes(tickformat=",.0f", range=_price_range(candles))
+    figure.update_xaxes(showgrid=False, ticks="outside", tickcolor=GREY)  # grid lines would be drawn over the marks
+    figure.update_yaxes(tickformat=",.2~f", range=_price_range(candles))  # quarter points on a close look
     if ticks is not None:
         figure.update_xaxes(tickvals=ticks["at"].to_numpy(np.float64), ticktext=list(ticks["text"]), tickangle=0)
     return figure
@@ -166,14 +167,18 @@ def _candles(x, frame, name):
 
 
 def _draw_marks(marks):
-    """Return the shapes of marks (bands, or lines where the look has no fill) and the labels at their top."""
+    """Return the shapes of marks (bands, or lines where the look has no fill) and their labels.
+
+    Labels stand at the top and at the bottom in turn: on a phone two marks may be closer than a label is wide.
+    """
     shapes, labels = [], []
-    for kind, x0, x1, text in marks[["kind", "x0", "x1", "text"]].itertuples(index=False):
+    for kind, x0, x1, text in marks.sort_values("x0")[["kind", "x0", "x1", "text"]].itertuples(index=False):
         form = "rect" if "fillcolor" in MARKS[kind] else "line"
         place = {"type": form, "x0": x0, "x1": x1, "y0": 0, "y1": 1, "yref": "paper", "layer": "below"}
         shapes.append({**place, **MARKS[kind]})
         if text:
-            where = {"x": x1, "y": 1, "yref": "paper", "xanchor": "left", "yanchor": "top"}
+            where = {"x": x1, "yref": "paper", "xanchor": "left"}
+            where.update({"y": 0, "yanchor": "bottom"} if len(labels) % 2 else {"y": 1, "yanchor": "top"})
             labels.append({**where, "text": text, "textangle": -90, "showarrow": False, "font": {"size": 11}})
     return shapes, labels
 

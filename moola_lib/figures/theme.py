@@ -19,7 +19,8 @@ TEMPLATE = go.layout.Template(
         "colorway": SEQUENCE,
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GREY},  # else a dark block on a clear ground
+        # else a dark block on a clear ground, and the active button white on white
+        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": BLUE},
         "margin": MARGIN,
         "title": {"font": {"size": 15}, "x": 0, "xref": "paper", "xanchor": "left"},
         "legend": {"orientation": "h", "x": 0, "yanchor": "top"},

@@ -15,9 +15,11 @@ BARS_PER_CANDLE = (1, 2, 3, 5, 10, 15, 30, 60)  # above an hour: whole hours
 REGULAR_HOURS = (pd.Timedelta(hours=9.5), pd.Timedelta(hours=16))  # New York
 CONTRACT_REASONS = ("roll", "contract switch", "jump")
 MAX_SESSIONS_SHADED = 40  # more cannot be told apart
-MAX_MARKS = 40  # of a kind; each costs the browser time
-MAX_GAP_LABELS = 12
+MAX_ROLLS = 40  # each costs the browser time
+MAX_GAPS = 10
 GAP_WIDTH = 0.004  # of the stretch: a gap has no bars, so its band is only as wide as can be seen
+LABEL_WIDTH = 0.02  # of the stretch: closer gaps cannot be told apart, and their labels would touch
+FEWEST_BARS = 10
 FEWEST_TICKS, MOST_TICKS = 4, 8
 INTRADAY_TICKS = (1, 5, 15, 30, 60, 180, 360, 720)  # minutes
 CALENDAR_TICKS = ("D", "W", "M", "Q", "Y")
@@ -30,7 +32,8 @@ def bar_overview(frame, segments, rolls=None, gaps=None, *, title, is_headless=F
     low and last close of 1, 2, 3, 5, 10, 15, 30, 60, 120 ... bars, so that at
     most `max_candles` are drawn; the price axis follows. Regular hours
     (09:30-16:00 New York) are shaded once at most 40 sessions are in sight;
-    the largest gaps and the rolls are marked. A double click shows everything.
+    the rolls are marked, and the longest gaps with their length, as far apart as
+    their labels need. No zoom goes below ten bars; a double click shows everything.
 
     Parameters
     ----------
@@ -46,7 +49,7 @@ def bar_overview(frame, segments, rolls=None, gaps=None, *, title, is_headless=F
         whose reason is a gap, inside a session or over a break.
     title : str
     is_headless : bool
-        Return a plain figure of the whole series, for a report.
+        Return a plain figure of the whole series, for a report; it cannot be zoomed.
     max_candles : int
         Most candles drawn, at least 10.
 
@@ -72,16 +75,20 @@ def bar_overview(frame, segments, rolls=None, gaps=None, *, title, is_headless=F
         raise UserError(f"max_candles is {max_candles}; an overview needs at least 10")
     series = _prepare(frame, segments, rolls, gaps)
     drawn = _draw(series, -0.5, len(frame) - 0.5, title, max_candles)
+    drawn.update_yaxes(fixedrange=True)  # it follows the bars in sight
     if is_headless:
-        return drawn
+        return drawn.update_xaxes(fixedrange=True)  # nothing would bin a closer look
     figure = go.FigureWidget(drawn)
-    figure.update_yaxes(fixedrange=True)  # it follows the bars in sight
     # plotly draws before the page has room for it, 700 pixels wide; when it first answers, it can be told to fit
     figure.observe(lambda _: figure.update_layout(autosize=True), "_js2py_traceDeltas")
     figure.layout.modebar.remove = [*figure.layout.modebar.remove, "autoscale"]  # it knows this stretch only
 
     def show(_layout, seen):
-        _copy(_draw(series, *seen, title, max_candles), figure)
+        wide = _widen(*seen, len(series))
+        if wide == tuple(seen):
+            _copy(_draw(series, *seen, title, max_candles), figure)
+        else:
+            figure.layout.xaxis.range = wide  # and is called again
 
     figure.layout.on_change(show, "xaxis.range")
     return figure
@@ -132,6 +139,15 @@ def _prepare(frame, segments, rolls, gaps):
     )
 
 
+def _widen(low, high, n_bars):
+    """Return the range, or FEWEST_BARS whole bars around its middle where it is narrower."""
+    fewest = min(FEWEST_BARS, n_bars)
+    if abs(high - low) >= fewest:
+        return low, high
+    begin = np.clip(np.floor((low + high - fewest) / 2) + 0.5, -0.5, n_bars - fewest - 0.5)
+    return float(begin), float(begin + fewest)
+
+
 def _draw(series, low, high, title, max_candles):
     """Return the figure of the bars whose numbers lie between `low` and `high`."""
     first = int(np.clip(np.ceil(min(low, high)), 0, len(series) - 1))
@@ -140,8 +156,8 @@ def _draw(series, low, high, title, max_candles):
     marks, n_unmarked = _mark_stretch(series, first, last, size)
     begin, end = np.datetime_as_string(series.local([first, last]))
     n_bars = last - first + 1
-    stretch = f"{_spaced(begin)} to {_spaced(end)}, New York<br>{n_bars:,} bar{'s' if n_bars > 1 else ''}, "
-    stretch += f"{size:,} in a candle" if size > 1 else "each a candle"
+    stretch = f"{_spaced(begin)} to {_spaced(end)}, New York<br>"
+    stretch += f"{n_bars:,} bars, {f'{size:,} in' if size > 1 else 'each'} a candle" if n_bars > 1 else "1 bar"
     if n_unmarked:
         stretch += f"; {n_unmarked:,} shorter gap{'s' if n_unmarked > 1 else ''}"
     return overview_figure(candles, marks, _choose_ticks(series, first, last), title=title, stretch=stretch)
@@ -194,22 +210,23 @@ def _bin(series, first, last, max_candles):
 
 
 def _mark_stretch(series, first, last, size):
-    """Return the marks in sight, and how many gaps are not: those shorter than a candle, or than 40 others."""
+    """Return the marks in sight, and how many gaps have none: those shorter than a candle, a neighbour or 10 others."""
     inside = lambda places: (places > first) & (places <= last)  # noqa: E731
     marks = []
     if inside(series.sessions).sum() < MAX_SESSIONS_SHADED:
         hours = np.clip(series.hours, first, last + 1)
         marks += [("regular hours", a - 0.5, b - 0.5, "") for a, b in hours[hours[:, 1] > hours[:, 0]]]
     is_seen = inside(series.gaps)
-    is_marked = is_seen & (series.gap_minutes >= size)
-    is_marked &= np.cumsum(is_marked) <= MAX_MARKS
-    half = GAP_WIDTH * (last - first + 1) / 2
-    has_labels = is_marked.sum() <= MAX_GAP_LABELS
-    for place, minutes in zip(series.gaps[is_marked], series.gap_minutes[is_marked], strict=True):
-        marks.append(("gap", place - 0.5 - half, place - 0.5 + half, _duration(minutes) if has_labels else ""))
-    marks += [("roll", place - 0.5, place - 0.5, "roll") for place in series.rolls[inside(series.rolls)][:MAX_MARKS]]
-    frame = pd.DataFrame(marks, columns=["kind", "x0", "x1", "text"])
-    return frame, int(is_seen.sum() - is_marked.sum())
+    is_long = is_seen & (series.gap_minutes >= size)
+    places, minutes = series.gaps[is_long], series.gap_minutes[is_long]
+    n_gaps, n_bars = 0, last - first + 1
+    while len(places) and n_gaps < MAX_GAPS:  # the longest comes first, and clears its surroundings
+        edge, half = places[0] - 0.5, GAP_WIDTH * n_bars / 2
+        marks.append(("gap", edge - half, edge + half, _duration(minutes[0])))
+        is_apart = np.abs(places - places[0]) >= LABEL_WIDTH * n_bars
+        places, minutes, n_gaps = places[is_apart], minutes[is_apart], n_gaps + 1
+    marks += [("roll", place - 0.5, place - 0.5, "") for place in series.rolls[inside(series.rolls)][:MAX_ROLLS]]
+    return pd.DataFrame(marks, columns=["kind", "x0", "x1", "text"]), int(is_seen.sum()) - n_gaps
 
 
 def _choose_ticks(series, first, last):

@@ -144,6 +144,8 @@ def _read_bars(source, reading, card, folder):
         return bars, slice(0, len(bars))
     try:
         symbol, edges = str(card["symbol"]), pd.DatetimeIndex([card["first_bar"], card["last_bar"]], tz="UTC")
+        if edges.hasnans:
+            raise ValueError("no first or last bar")
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{folder / 'metadata.json'} does not say which bars it is of ({error!r}); build the features again"
@@ -225,8 +227,7 @@ def _check_values(table, facts, described):
 def _check_segments(table, facts, card):
     """Yield the checks of warm-up rows, and of metadata against arrays."""
     starts, n_bars = table.starts, len(table)
-    is_sorted = len(starts) > 0 and starts[0] == 0 and bool((np.diff(starts) > 0).all()) and starts[-1] < n_bars
-    if is_sorted:
+    if _are_in_order(starts, n_bars):
         age = np.arange(n_bars) - np.repeat(starts, np.diff(starts, append=n_bars))
         n_wrong = int((table.is_valid != (age >= WARM_UP_BARS)).sum())
         value = f"wrong in {say_count(n_wrong, 'bar')}"
@@ -240,6 +241,11 @@ def _check_segments(table, facts, card):
     ours = [len(starts), facts["valid_share"], facts["non_zero_shares"].tolist()]
     is_same = ours == [card[name] for name in recorded]
     yield "metadata", "agrees" if is_same else "differs", ", ".join(recorded) + " of the arrays", is_same
+
+
+def _are_in_order(starts, n_bars):
+    """Tell whether first bars of segments can be such."""
+    return len(starts) > 0 and starts[0] == 0 and bool((np.diff(starts) > 0).all()) and starts[-1] < n_bars
 
 
 def _check_splits(folder, starts, n_bars):
@@ -258,6 +264,9 @@ def _check_splits(folder, starts, n_bars):
     distance = f"least distance {say_count(least, 'bar')}"
     yield "splits do not overlap", distance, "at least 0", least >= 0
     yield "splits keep the embargo", distance, f"at least {embargo}", least >= embargo
+    if not _are_in_order(starts, n_bars):
+        yield "windows in splits", "starts are not in order", "those of the segments", False
+        return
     places, _ = window_places(starts, n_bars, window_bars=window_bars)
     found = [int(((places >= low) & (places + window_bars <= high)).sum()) for low, high in edges]
     value = ", ".join(f"{part} {count:,}" for part, count in counts.items())

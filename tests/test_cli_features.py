@@ -122,3 +122,12 @@ def test_features_loads_no_torch(bars_file, tmp_path):
     root = Path(moola_lib.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=False)
     assert done.returncode == 0 and done.stderr.strip() == "[]"
+
+
+def test_a_folder_that_may_not_be_searched_is_one_sentence(tmp_path, monkeypatch, capsys):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    assert main(["features", str(tmp_path / "closed"), "-o", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == f"moola: {tmp_path / 'closed'} may not be read; change its permissions\n"

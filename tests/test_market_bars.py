@@ -239,7 +239,7 @@ def test_a_file_that_may_not_be_read_is_one_sentence(plain_frame, tmp_path, monk
 def test_a_cut_compressed_file_is_said_to_be_cut(plain_frame, tmp_path, compress, share):
     content = compress(plain_frame.to_csv().encode())
     (tmp_path / "bars.csv.x").write_bytes(content[: int(share * len(content))])
-    with pytest.raises(UserError, match="is cut: its (gzip|zstd) compression ends too early"):
+    with pytest.raises(UserError, match=r"is cut: its (gzip|zstd) compression ends too early"):
         load_bars(tmp_path / "bars.csv.x")
 
 

@@ -4,7 +4,10 @@ Every import of weight waits until its command runs: `moola --help` is instant.
 """
 
 import argparse
+import contextlib
+import signal
 import sys
+import threading
 
 from moola_lib import __version__
 from moola_lib.errors import UserError
@@ -30,23 +33,50 @@ def main(argv=None, models=None):
     """
     arguments = _parser().parse_args(argv)
     try:
-        if arguments.command == "run":
-            return _run(arguments, models)
-        if arguments.command == "import":
-            return _import(arguments)
-        if arguments.command == "doctor":
-            from moola_lib.runs.doctor import doctor
-
-            return doctor(arguments.device)
-        if arguments.command == "features":
-            return _verify_features(arguments) if arguments.verify else _features(arguments)
-        return _index()
+        with _sigterm_interrupts():
+            return _run_command(arguments, models)
     except UserError as error:
         print(f"moola: {_one_line(error)}", file=sys.stderr)
         return 2
+    except PermissionError as error:
+        print(f"moola: {_one_line(error.filename or error)} may not be read; change its permissions", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print("moola: interrupted", file=sys.stderr)
+        advice = "; run the same command again to go on" if arguments.command in ("import", "features") else ""
+        print(f"moola: interrupted{advice}", file=sys.stderr)
         return 130
+
+
+def _run_command(arguments, models):
+    if arguments.command == "run":
+        return _run(arguments, models)
+    if arguments.command == "import":
+        return _import(arguments)
+    if arguments.command == "doctor":
+        from moola_lib.runs.doctor import doctor
+
+        return doctor(arguments.device)
+    if arguments.command == "features":
+        return _verify_features(arguments) if arguments.verify else _features(arguments)
+    return _index()
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts():
+    """Treat SIGTERM like Ctrl-C, so that what is half-written is removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number, frame):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the clean-up short
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser():
@@ -213,14 +243,20 @@ def _features(arguments):
         given = next(iter([*splitting, "symbol"])).replace("_", "-")
         raise UserError(f"--{given} goes with a single series; {arguments.source} is a folder")
     from moola_lib.runs import tables_by_month
+    from moola_lib.runs.tables import say_count
 
     broken = tables_by_month.write_tables(
         arguments.source, arguments.folder, reading=reading, options=options, n_workers=arguments.workers,
         overwrite=arguments.overwrite, on_instrument=print,
     )  # fmt: skip
-    for sentence in broken:
-        print(f"moola: {sentence}", file=sys.stderr)
-    return 2 if broken else 0
+    n_instruments = len(tables_by_month.read_manifest(Path(arguments.folder))["instruments"])
+    summary = f"{say_count(n_instruments, 'instrument')} in {arguments.folder}"
+    if not broken:
+        print(summary)
+        return 0
+    for sentence in [*broken, f"{summary}, {say_count(len(broken), 'problem')} (named above)"]:
+        print(f"moola: {_one_line(sentence)}", file=sys.stderr)
+    return 2
 
 
 def _verify_features(arguments):

@@ -1,10 +1,13 @@
 """The front door: instant help, and bad input in one sentence with exit code 2."""
 
+import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from toy_project import MODELS, build_project
 
@@ -159,6 +162,27 @@ def test_past_the_drop_budget_nothing_is_written(tmp_path, capsys):
     assert not output.exists()
     assert main([*words, "--drop-budget", "0.05"]) == 0
     assert "1 (first: row 8" in capsys.readouterr().out
+
+
+def test_one_bar_is_not_some_bars(tmp_path, capsys):
+    path, output = bars_file(tmp_path, n_rows=1), tmp_path / "NQ.parquet"
+    assert main(["import", str(path), "--symbol", "NQ", "-o", str(output)]) == 0
+    assert f"\n1 bar in {output}" in capsys.readouterr().out
+
+
+def test_terminated_it_says_so_and_leaves_nothing(tmp_path, monkeypatch, capsys):
+    path, output = bars_file(tmp_path), tmp_path / "raw" / "NQ.parquet"
+
+    def end(frame, temporary, **options):
+        temporary.write_bytes(b"PAR1")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", end)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["import", str(path), "--symbol", "NQ", "-o", str(output)]) == 130
+    assert capsys.readouterr().err == "moola: interrupted; run the same command again to go on\n"
+    assert list(output.parent.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_an_existing_output_is_replaced_only_when_asked(tmp_path, capsys):

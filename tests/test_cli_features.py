@@ -85,7 +85,9 @@ def test_features_reads_bars_as_told(bars_file, tmp_path, capsys):
         (["FOLDER", "-o", "OUT", "--symbol", "SIM"], "--symbol goes with a single series"),
         (["FOLDER", "-o", "BARS"], "is a file"),
         (["FOLDER", "-o", "OUT", "--workers", "0"], "0 workers cannot work"),
-        (["--verify", "absent"], "does not exist"),
+        (["--verify", "absent"], "absent does not exist; give the folder that moola features wrote"),
+        (["--verify", "BARS"], "is a file, not a feature table; give the folder that moola features wrote"),
+        (["--verify", "FOLDER"], "holds no feature table (there is no metadata.json); give the folder that"),
         (["BARS", "--verify", "OUT"], "leave out BARS and -o"),
     ],
 )
@@ -102,10 +104,13 @@ def test_features_refuses_in_one_sentence(bars_file, tmp_path, monkeypatch, caps
 def test_features_of_a_folder(bars_file, tmp_path, capsys):
     folder = str(tmp_path / "out")
     assert main(["features", str(bars_file.parent), "-o", folder, "--workers", "1"]) == 0
-    assert "SIM (sim.parquet): 41,400 bars, 2 months written" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert out == f"SIM (sim.parquet): 41,400 bars, 2 months written\n1 instrument in {folder}\n"
     assert main(["features", "--verify", folder]) == 0
     assert "SIM/2024-02" in capsys.readouterr().out
     assert main(["features", "--verify", folder, "--bars", str(bars_file)]) == 2
+    assert f"such as {folder}/SIM/2024-01" in capsys.readouterr().err
+    assert main(["features", "--verify", f"{folder}/SIM/2024-02", "--bars", str(bars_file)]) == 0
 
 
 def test_features_loads_no_torch(bars_file, tmp_path):
@@ -117,3 +122,12 @@ def test_features_loads_no_torch(bars_file, tmp_path):
     root = Path(moola_lib.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=False)
     assert done.returncode == 0 and done.stderr.strip() == "[]"
+
+
+def test_a_folder_that_may_not_be_searched_is_one_sentence(tmp_path, monkeypatch, capsys):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    assert main(["features", str(tmp_path / "closed"), "-o", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == f"moola: {tmp_path / 'closed'} may not be read; change its permissions\n"

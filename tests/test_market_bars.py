@@ -1,6 +1,8 @@
 """Loading bars: every layout reads alike, every bad file is one sentence, every dropped row is counted."""
 
+import gzip
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +14,11 @@ import pyarrow.csv
 import pytest
 
 import moola_lib
+from moola_lib.cli import main
 from moola_lib.errors import UserError
-from moola_lib.market import load_bars, save_bars, simulate_bars
+from moola_lib.market import load_bars, save_bars, simulate_bars, vendors
 from moola_lib.market.bars import COLUMNS, clean_bars
+from moola_lib.market.stamps import check_zone
 from moola_lib.market.ticks import count_off_tick, find_tick
 
 PRICES = ["open", "high", "low", "close"]
@@ -107,6 +111,9 @@ def test_scale_multiplies_prices_only(plain_frame, tmp_path):
     small.to_parquet(tmp_path / "bars.parquet")
     with pytest.raises(UserError, match=r"not index-sized.*scale"):
         load_bars(tmp_path / "bars.parquet")
+    for scale, size in ((2.0, "not index-sized"), (1e12, "no index prices")):
+        with pytest.raises(UserError, match=rf"prices around \S+ \(after scale {re.escape(f'{scale:g}')}\) are {size}"):
+            load_bars(tmp_path / "bars.parquet", scale=scale)
     bars = load_bars(tmp_path / "bars.parquet", scale=2.0**14)
     np.testing.assert_array_equal(bars.frame[COLUMNS], plain_frame[COLUMNS])
 
@@ -173,13 +180,17 @@ def test_bad_bars_are_one_sentence_that_says_where(plain_frame, tmp_path, case, 
         ("cut.parquet", b"PAR1 and then nothing", "cannot be read as parquet"),
         ("binary.csv", b"\x07\x00\x81\n\x00", "binary data"),
         ("zipped.csv", b"PK\x03\x04\x00\x00", "a zip archive; unpack it"),
+        ("zip.xlsx", b"PK\x03\x04" + bytes(26) + b"[Content_Types].xml", "an Excel workbook; save it as CSV"),
+        ("openpyxl.csv", b"PK\x03\x04" + bytes(26) + b"docProps/app.xml", "an Excel workbook; save it as CSV"),
+        ("bars.zip", b"PK\x03\x04" + bytes(26) + b"xl-2024.csv", "a zip archive; unpack it"),
+        ("old.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\x00", "an Excel workbook; save it as CSV"),
         ("blank.csv", b"\n\n\n\n", "cannot be read as CSV: it holds blank lines only"),
         ("prose.csv", b"Dear Sir,\nplease find", "its first line is 'Dear Sir"),
         ("times.csv", b"ts,open,high,low,close,volume,symbol\nnoon,1,1,1,1,1,A\n", "cannot be read as times"),
         ("us.csv", b"ts,open,high,low,close,volume\n01/02/2024 09:30,1,1,1,1,1\n", "write them as 2024-01-31"),
         ("epoch.csv", b"ts,open,high,low,close,volume,symbol\n16091604000,11,11,11,11,1,A\n", "no epoch"),
         ("far.csv", b"ts,open,high,low,close,volume,symbol\n2524-01-02 09:30,1,1,1,1,1,A\n", "row 1: the stamp '2524"),
-        ("dbn.zst", b"\x28\xb5\x2f\xfd0000", "cannot be read"),
+        ("dbn.zst", b"\x28\xb5\x2f\xfd0000", "is cut: its zstd compression ends too early"),
         ("short.csv", b"Datetime,Open,High\n2024-01-02 09:30,1,2\n", "lacks the columns low, close, volume"),
         ("twice.csv", b"ts,open,high,low,close,volume,open\n2024-01-02 09:30,1,1,1,1,1,1\n", "column open 2 times"),
         ("cut.csv", b"ts,open,high,low,close,volume\n2024-01-02 09:30,1,1\n", "row 1 has 3 fields where 6"),
@@ -200,6 +211,57 @@ def test_bad_files_are_one_sentence(tmp_path, name, content, fragment):
     with pytest.raises(UserError, match=fragment) as caught:
         load_bars(path, tz="UTC")
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("at_open", [True, False])
+def test_a_file_that_may_not_be_read_is_one_sentence(plain_frame, tmp_path, monkeypatch, capsys, at_open):
+    path, output = tmp_path / "bars.parquet", tmp_path / "out.parquet"
+    plain_frame.to_parquet(path)
+
+    def refuse(*arguments, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    if at_open:
+        monkeypatch.setattr(vendors, "open", refuse, raising=False)
+    else:  # its folder may not be searched
+        monkeypatch.setattr(type(path), "exists", refuse)
+    for read in (load_bars, vendors.find_symbols):
+        with pytest.raises(UserError, match=r"bars\.parquet may not be read; change its permissions"):
+            read(path)
+    if at_open:
+        assert main(["import", str(path), "-o", str(output)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("moola: ") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, lambda content: pa.Codec("zstd").compress(content, asbytes=True)])
+@pytest.mark.parametrize("share", [0.1, 0.9])
+def test_a_cut_compressed_file_is_said_to_be_cut(plain_frame, tmp_path, compress, share):
+    content = compress(plain_frame.to_csv().encode())
+    (tmp_path / "bars.csv.x").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UserError, match=r"is cut: its (gzip|zstd) compression ends too early"):
+        load_bars(tmp_path / "bars.csv.x")
+
+
+@pytest.mark.parametrize(
+    ("zone", "hint"),
+    [
+        ("america/new york", "; did you mean America/New_York?"),
+        ("America/NewYork", "; did you mean America/New_York?"),
+        ("US/Eastrn", "; did you mean US/Eastern?"),
+        ("utc", "; did you mean UTC?"),
+        *(
+            (zone, "; give a name such as America/New_York, America/Chicago or UTC")
+            for zone in ("ET", "EDT", "Chicago")
+        ),
+        *((zone, " but an offset; zones have names") for zone in ("-05:00", "+0530", "GMT-5", "UTC5", "GMT-05")),
+    ],
+)
+def test_only_a_zone_that_is_surely_meant_is_suggested(zone, hint):
+    with pytest.raises(UserError) as caught:
+        check_zone(zone)
+    assert f"tz={zone!r} is not a time zone{hint}" in str(caught.value)
+    assert ("did you mean" in str(caught.value)) == ("did you mean" in hint)
 
 
 def test_drops_within_the_budget_are_counted_once_with_the_first_example(plain_frame):

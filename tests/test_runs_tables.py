@@ -21,7 +21,7 @@ from moola_lib.errors import UserError
 from moola_lib.features import FeatureTable, build_features
 from moola_lib.market import load_bars, segment_starts, simulate_bars, trade_dates
 from moola_lib.market.bars import save_bars
-from moola_lib.runs.tables import write_table
+from moola_lib.runs.tables import say_count, write_table
 from moola_lib.runs.tables_by_month import month_parts, write_tables
 from moola_lib.runs.tables_check import verify_folder, verify_table
 from moola_lib.windows import split_by_time, window_places
@@ -231,7 +231,14 @@ def put_last_name(card):
     card["names"][-1] = "other"
 
 
+def flip_low_bit(folder):
+    content = bytearray((folder / "values.npy").read_bytes())
+    content[-4] ^= 1  # of the last float's mantissa: no other check without the bars sees it
+    (folder / "values.npy").write_bytes(content)
+
+
 SPOILS = {
+    "arrays": flip_low_bit,
     "finite": lambda f: spoil_array(f, "values", put((500, 3), np.nan)),
     "ranges": lambda f: spoil_array(f, "values", put((500, 3), 1.5)),
     "values from the bars": lambda f: spoil_array(f, "values", put((500, 3), 0.123)),
@@ -259,6 +266,23 @@ def test_each_check_fails_on_what_it_is_for(series, copy, check, capsys):
     assert verdicts(copy, source=series)[check] == "FAIL"
     assert main(["features", "--verify", str(copy), "--bars", str(series)]) == 3
     assert "FAIL" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["values", "is_valid", "starts", "is_flip"])
+def test_a_flipped_bit_is_found_without_the_bars(copy, name):
+    content = bytearray((copy / f"{name}.npy").read_bytes())
+    content[-4] ^= 1
+    (copy / f"{name}.npy").write_bytes(content)
+    frame = verify_table(copy).set_index("check")
+    assert frame.loc["arrays", ["value", "verdict"]].tolist() == [f"changed: {name}", "FAIL"]
+    if name == "values":
+        assert (frame["verdict"] == "FAIL").sum() == 1
+
+
+def test_a_table_of_an_earlier_version_has_no_fingerprints(copy):
+    spoil_json(copy, "metadata.json", lambda card: card.pop("array_fingerprints"))
+    found = verdicts(copy)
+    assert found["arrays"] == "–" and "FAIL" not in found.values()
 
 
 @pytest.mark.parametrize("name", ["values.npy", "is_valid.npy", "starts.npy", "metadata.json", "splits.json"])
@@ -342,6 +366,37 @@ def test_months_hold_the_rows_of_the_whole_series(instruments, uninterrupted):
     assert len(checks) == 8 and not any((frame["verdict"] == "FAIL").any() for frame in checks.values())
 
 
+def test_a_month_is_verified_against_the_bars_of_its_series(instruments, uninterrupted, tmp_path):
+    source = {"AA": "a.parquet", "B_B": "both.parquet", "d": "d.csv"}
+    for name, file in source.items():
+        for month in ("2024-01", "2024-02"):
+            found = verdicts(uninterrupted / name / month, source=instruments[0] / file)
+            assert found.pop("splits") == "–" and set(found.values()) == {"PASS"}
+    frame = instruments[1]["AA"].copy()
+    frame.iloc[-1, frame.columns.get_loc("close")] = frame["open"].iloc[-1] + 0.25
+    frame["high"] = frame[["high", "close"]].max(axis=1)
+    frame.to_parquet(tmp_path / "other.parquet")
+    found = [verdicts(uninterrupted / "AA" / month, source=tmp_path / "other.parquet")["bars"] for month in
+             ("2024-01", "2024-02")]  # fmt: skip
+    assert found == ["PASS", "FAIL"]
+    month = Path(shutil.copytree(uninterrupted / "AA" / "2024-01", tmp_path / "month"))
+    spoil_array(month, "values", put((500, 3), 0.123))
+    assert verdicts(month, source=instruments[0] / "a.parquet")["values from the bars"] == "FAIL"
+    for wrong in (None, "x", []):
+        spoil_json(month, "metadata.json", lambda card, wrong=wrong: card.update(first_bar=wrong))
+        with pytest.raises(UserError, match="build the features again"):
+            verify_table(month, source=instruments[0] / "a.parquet")
+
+
+def test_counts_and_their_nouns_agree():
+    assert [say_count(count, "month") for count in (0, 1, 2, 1380)] == [
+        "0 months",
+        "1 month",
+        "2 months",
+        "1,380 months",
+    ]
+
+
 def test_a_segment_belongs_to_the_month_in_which_it_begins():
     # one segment over the month's end, then a hole, then another
     stamps = pd.date_range("2024-01-31 20:00", periods=600, freq="min", tz="UTC")
@@ -365,7 +420,7 @@ def test_what_is_done_is_not_done_again(instruments, uninterrupted, tmp_path):
     assert all(line.endswith("2 months were there") for line in lines)
     shutil.rmtree(out / "CC" / "2024-02")
     assert write_tables(instruments[0], out, n_workers=1, on_instrument=lines.append) == []
-    assert lines[-2].endswith("1 months written, 1 were there")
+    assert lines[-2].endswith("1 month written, 1 was there")
     assert {path for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp} == set(
         (out / "CC" / "2024-02").glob("*.npy")
     )
@@ -382,7 +437,7 @@ def test_a_changed_file_is_built_again_and_only_where_it_changed(instruments, tm
     frame.to_parquet(source / "a.parquet")
     lines = []
     write_tables(source, tmp_path / "out", n_workers=1, on_instrument=lines.append)
-    assert lines[0].endswith("1 months written, 1 were there")
+    assert lines[0].endswith("1 month written, 1 was there")
     frame[frame.index < "2024-01-30"].to_parquet(source / "a.parquet")
     write_tables(source, tmp_path / "out", n_workers=1)
     assert [path.name for path in (tmp_path / "out" / "AA").iterdir()] == ["2024-01"]
@@ -396,6 +451,7 @@ def test_a_broken_file_is_named_and_the_others_are_built(instruments, uninterrup
     out = tmp_path / "out"
     assert main(["features", str(source), "-o", str(out), "--workers", "2"]) == 2
     errors = capsys.readouterr().err.splitlines()
+    assert errors.pop() == f"moola: 4 instruments in {out}, 3 problems (named above)"
     assert len(errors) == 3 and all(line.startswith("moola: ") for line in errors)
     for name in ("broken.parquet", "empty.csv", "z_again.parquet: AA is in a.parquet as well"):
         assert any(name in line for line in errors)
@@ -522,8 +578,9 @@ def test_files_without_symbols_are_named_by_all_but_their_format(instruments, tm
 
 def test_other_options_are_refused_in_the_same_folder(instruments, uninterrupted, tmp_path):
     out = Path(shutil.copytree(uninterrupted, tmp_path / "out"))
-    with pytest.raises(UserError, match="was made with"):
-        write_tables(instruments[0], out, options={"k": 2.0}, n_workers=1)
+    differences = "k was 3.0, now 2.0, tz was not given, now UTC;"
+    with pytest.raises(UserError, match=f"was made with other settings: {differences}"):
+        write_tables(instruments[0], out, options={"k": 2.0}, reading={"tz": "UTC"}, n_workers=1)
     assert content(out) == content(uninterrupted)
     assert write_tables(instruments[0], out, options={"k": 2.0}, n_workers=1, overwrite=True) == []
     assert FeatureTable.load(out / "AA" / "2024-01").options["k"] == 2.0
@@ -566,4 +623,32 @@ def test_killed_in_the_middle_it_continues_to_the_same_bytes(instruments, uninte
     (out / ".manifest.json.x").write_text("{")
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert content(out) == content(uninterrupted)
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_terminated_it_cleans_up_and_goes_on(instruments, uninterrupted, tmp_path, n_workers):
+    source, out = instruments[0], tmp_path / "out"
+    command = [sys.executable, "-m", "moola_lib.cli", "features", source, "-o", out, "--workers", str(n_workers)]
+    root = Path(moola_lib.__file__).parents[1]
+    process = subprocess.Popen(
+        command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(out.glob("*/*/values.npy")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.terminate()
+    _, said = process.communicate(timeout=120)
+    assert (process.returncode, said) == (130, "moola: interrupted; run the same command again to go on\n")
+    assert not list(out.rglob(".*"))  # neither a lock nor a partial folder
+    assert len(list(out.glob("*/*/values.npy"))) < len(list(uninterrupted.glob("*/*/values.npy")))
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.01)
+    with pytest.raises(ProcessLookupError):  # no worker lives on
+        os.killpg(process.pid, 0)
+    assert write_tables(source, out, n_workers=1) == []
     assert content(out) == content(uninterrupted)

@@ -10,7 +10,7 @@ import pandas as pd
 from moola_lib.errors import UserError
 from moola_lib.features import kernels, relative_transform
 from moola_lib.features.sets import WARM_UP_BARS, describe_set
-from moola_lib.files import read_json, replace_atomically, write_json
+from moola_lib.files import fingerprint, read_json, replace_atomically, write_json
 from moola_lib.market.bars import PRICES, Bars
 from moola_lib.market.segments import segment_starts
 
@@ -94,11 +94,17 @@ class FeatureTable:
             Of the bars the table was made from; `load` compares it.
         **facts
             Further entries of `metadata.json`, such as where the bars came from.
+
+        Notes
+        -----
+        `metadata.json` holds a fingerprint of each array's file; `moola features --verify` compares them.
         """
-        folder = Path(folder)
+        folder, fingerprints = Path(folder), {}
         for name in ARRAYS:
-            with replace_atomically(folder / f"{name}.npy") as path, open(path, "wb") as stream:
-                np.save(stream, getattr(self, name))
+            with replace_atomically(folder / f"{name}.npy") as path:
+                with open(path, "wb") as stream:
+                    np.save(stream, getattr(self, name))
+                fingerprints[name] = fingerprint(path)
         write_json(
             folder / "metadata.json",
             {
@@ -112,6 +118,7 @@ class FeatureTable:
                 "non_zero_shares": self.non_zero_shares(),
                 "options": self.options,
                 "bars_fingerprint": bars_fingerprint,
+                "array_fingerprints": fingerprints,
                 **facts,
             },
         )

@@ -157,23 +157,24 @@ def _keep_sound(piece, drop_budget):
         frame, series = frame.loc[is_kept], [values[is_kept] for values in series]
     if frame.empty:
         raise UserError(f"{piece.source} holds no rows; give one-minute bars")
-    _check_size(series[3], piece.source)
+    _check_size(series[3], piece.source, piece.facts.get("prices multiplied by"))
     facts |= {"rows out": f"{len(frame):,}"} | piece.facts | _describe(frame, series)
     rows = [(fact, value) for fact, value in facts.items() if value is not None]
     return Bars(frame, pd.DataFrame(rows, columns=["fact", "value"]))
 
 
-def _check_size(close, source):
+def _check_size(close, source, scale):
     """Refuse prices that are not index-sized: the features' epsilon is absolute."""
     price = float(np.median(close[:: len(close) // SAMPLE_BARS + 1]))
+    prices = f"prices around {price:.4g}" + (f" (after scale {scale})" if scale else "")
     if price > MAX_INDEX_PRICE:
         raise UserError(
-            f"{source}: prices around {price:.4g} are no index prices; are they in other units, such as 1e-9? "
+            f"{source}: {prices} are no index prices; are they in other units, such as 1e-9? "
             "Give the factor with scale, or correct it"
         )
     if price < MIN_INDEX_PRICE:
         raise UserError(
-            f"{source}: prices around {price:.4g} are not index-sized (features assume at least {MIN_INDEX_PRICE:g}); "
+            f"{source}: {prices} are not index-sized (features assume at least {MIN_INDEX_PRICE:g}); "
             "multiply them by a stated factor with scale, or correct it"
         )
 

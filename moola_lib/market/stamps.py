@@ -30,6 +30,7 @@ CME_INDEX_SYMBOL = re.compile(
 NAMED_ZONES = ["UTC", ZONE, "America/Chicago", "Europe/London", "Europe/Berlin"]
 # Every whole hour from UTC; the sign of these names is reversed. Beyond these, a day's doubt remains.
 FIXED_ZONES = [f"Etc/GMT{hours:+d}" for hours in range(-12, 11) if hours]
+OFFSET = re.compile(r"(?:UTC|GMT)?\s*[+-]?\d{1,2}(?::?\d{2})?", re.IGNORECASE)
 
 
 def check_zone(tz):
@@ -37,9 +38,25 @@ def check_zone(tz):
     try:
         zoneinfo.ZoneInfo(tz)
     except (KeyError, ValueError, OSError, TypeError) as error:
-        near = difflib.get_close_matches(str(tz), zoneinfo.available_timezones(), 1, 0.6)
-        hint = f"; did you mean {near[0]}?" if near else "; give a name such as America/Chicago"
-        raise UserError(f"tz={tz!r} is not a time zone{hint}") from error
+        raise UserError(f"tz={tz!r} is not a time zone{_advise_zone(str(tz))}") from error
+
+
+def _advise_zone(given):
+    """Return the end of a sentence about a wrong zone; only what is almost surely meant is suggested."""
+    examples = "America/New_York, America/Chicago or UTC"
+    if OFFSET.fullmatch(given):
+        return f" but an offset; zones have names, because clocks change: give one such as {examples}"
+    names = sorted(zoneinfo.available_timezones())
+    by_letters = {_letters(name): name for name in names}
+    places = [name for name in names if "/" in name and not name.startswith("Etc/")]  # an hour off is near too
+    near = [by_letters[_letters(given)]] if _letters(given) in by_letters else []
+    near = near or difflib.get_close_matches(given, places, 1, 0.85)
+    return f"; did you mean {near[0]}?" if near else f"; give a name such as {examples}"
+
+
+def _letters(name):
+    """Return the name of a zone without case, spaces and underscores."""
+    return re.sub(r"[\s_]", "", name).casefold()
 
 
 def refuse_other_bar_length(stamps, source):

@@ -34,6 +34,8 @@ EXTRAS = ["symbol", "instrument_id", "rtype"]
 WORDS = pa.dictionary(pa.int32(), pa.string())  # one word, not one for every bar
 HEAD_BYTES = 1 << 16
 COMPRESSIONS = {b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b": "gzip"}
+OFFICE_ENTRY = re.compile(rb"PK\x03\x04.{26}(?:\[Content_Types\]\.xml|xl/|docProps/)", re.DOTALL)
+OLD_OFFICE = b"\xd0\xcf\x11\xe0"
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 SEMICOLONS = "NinjaTrader or HistData (semicolons, no header)"
 LAYOUTS = [  # the first whose columns are all there names the file in the report
@@ -122,12 +124,12 @@ def find_symbols(path):
 @contextlib.contextmanager
 def _recognise(path):
     """Yield what a file is by its content, its compression and its first bytes; make a sentence of its damage."""
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; give the path of a file with bars")
-    if not path.exists():
-        raise UserError(f"{path} does not exist; give the path of a file with bars")
-    kind = "CSV"
+    kind, compression = "CSV", None
     try:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; give the path of a file with bars")
+        if not path.exists():
+            raise UserError(f"{path} does not exist; give the path of a file with bars")
         with open(path, "rb") as stream:
             head = stream.read(4)
         if not head:
@@ -136,11 +138,18 @@ def _recognise(path):
         if head == b"PAR1":
             kind = "parquet"
         else:
+            kind = compression or kind
             with pa.input_stream(str(path), compression=compression) as stream:
                 head = stream.read(HEAD_BYTES)
             kind = "DBN" if head.startswith(b"DBN") else "CSV"
         yield kind, compression, head
+    except PermissionError as error:
+        raise UserError(f"{path} may not be read; change its permissions, or give a copy that you may read") from error
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        if compression and "Truncated compressed stream" in str(error):
+            raise UserError(
+                f"{path} is cut: its {compression} compression ends too early; download or export it again"
+            ) from error
         raise UserError(f"{path} cannot be read as {kind}: {_in_one_line(error)}; export it again") from error
 
 
@@ -153,8 +162,7 @@ def _look_at_text(head, path):
     """Tell how a text file is written, from its first lines."""
     encoding = next((name for mark, name in BYTE_ORDER_MARKS.items() if head.startswith(mark)), "utf-8")
     if encoding != "utf-16" and b"\0" in head:
-        kind = "a zip archive; unpack it" if head.startswith(b"PK") else "binary data, neither parquet nor DBN"
-        raise UserError(f"{path} cannot be read as CSV: it is {kind}")
+        raise UserError(f"{path} cannot be read as CSV: it is {_name_binary(head)}")
     text = head[: len(head) // 2 * 2].decode(encoding, errors="replace")
     lines = re.split(r"\r\n|\r|\n", text)
     n_blank_lines = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
@@ -192,6 +200,13 @@ def _look_at_text(head, path):
     is_compact = delimiter == ";" and COMPACT_STAMP.fullmatch(cells[0][0])
     layout = SEMICOLONS if is_compact else "no header (stamp, open, high, low, close, volume)"
     return _Sheet(encoding, delimiter, ["ts", *NUMBERS], 0, cells[0], layout)
+
+
+def _name_binary(head):
+    """Say what bytes are that are no text, and what to do with them."""
+    if OFFICE_ENTRY.search(head) or head.startswith(OLD_OFFICE):
+        return "an Excel workbook; save it as CSV"
+    return "a zip archive; unpack it" if head.startswith(b"PK") else "binary data, neither parquet nor DBN"
 
 
 def _name_layout(names):

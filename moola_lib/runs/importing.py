@@ -62,7 +62,7 @@ def _print_report(bars, output, stream):
         style = "yellow" if fact.startswith("dropped") else ""
         table.add_row(Text(fact, style), Text(_shown(value), style))
     console.print(table)
-    console.print(_shown(f"{len(bars):,} bars in {output}"), markup=False, soft_wrap=True)
+    console.print(_shown(f"{len(bars):,} bar{'s' if len(bars) != 1 else ''} in {output}"), markup=False, soft_wrap=True)
 
 
 def _shown(text):

@@ -77,10 +77,15 @@ def write_table(source, folder, *, reading=None, options=None, splitting=None, o
 def print_table_made(folder, made):
     """Say in two lines what `write_table` wrote."""
     print(
-        f"{folder}: {made['n_bars']:,} bars in {made['n_segments']:,} segments, "
+        f"{folder}: {say_count(made['n_bars'], 'bar')} in {say_count(made['n_segments'], 'segment')}, "
         f"{made['valid_share']:.1%} of rows valid ({made['set_id']})"
     )
     print("windows: " + ", ".join(f"{part} {count:,}" for part, count in made["n_windows"].items()))
+
+
+def say_count(count, noun):
+    """Return a count with its noun: "1 bar", "1,380 bars"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def describe_origin(source, frame):

@@ -5,11 +5,12 @@ import itertools
 import os
 import re
 import shutil
+import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from moola_lib.files import fingerprint, lock_folder, read_json, replace_folder_
 from moola_lib.market.bars import Bars, load_bars
 from moola_lib.market.segments import trade_dates
 from moola_lib.market.vendors import find_symbols
-from moola_lib.runs.tables import describe_origin
+from moola_lib.runs.tables import describe_origin, say_count
 
 BAR_FILES = (".parquet", ".csv", ".txt", ".gz", ".zst", ".dbn")
 MANIFEST = "manifest.json"
@@ -80,10 +81,9 @@ def write_tables(source, folder, *, reading=None, options=None, n_workers=None, 
     if not files:
         raise UserError(f"{source} holds no bar file ({', '.join(BAR_FILES)}); give the folder that does")
     before = _begin_manifest(folder, settings, overwrite)
-    with lock_folder(folder), _processes(n_workers) as run:
+    with _hold_folder(folder), _processes(n_workers) as run:
         if before["settings"] != settings:
             _remove_instruments(folder, before["instruments"], list(before["instruments"]))
-        _remove_leftovers(folder)
         done = before["instruments"]
         _write_manifest(folder, settings, done)
         jobs, broken, gone = _plan_jobs(files, run(_look_into, files), done)
@@ -204,14 +204,15 @@ def _build_instrument(job, *, folder, reading, options):
     try:
         is_known = known is not None and known["source"] == path.name and known["content"] == content
         if is_known and all((target / month / "metadata.json").is_file() for month in known["months"]):
-            return known, f"{len(known['months'])} months were there"
+            n_known = len(known["months"])
+            return known, f"{say_count(n_known, 'month')} {'was' if n_known == 1 else 'were'} there"
         bars = load_bars(path, **reading, symbol=job["symbol"])
         table = build_features(bars, **options)
         months, n_written = {}, 0
         for month, first, last in month_parts(bars.frame.index, table.starts):
             part = table.cut(first, last)
             own = Bars(bars.frame.iloc[first:last], bars.report)
-            facts = {"bars_fingerprint": own.fingerprint, **describe_origin(path, own.frame)}
+            facts = {"bars_fingerprint": own.fingerprint, "month": month, **describe_origin(path, own.frame)}
             months[month] = {"n_bars": len(part), "bars_fingerprint": facts["bars_fingerprint"]}
             if not _is_written(target / month, part, facts):
                 with replace_folder_atomically(target / month) as temporary:
@@ -222,8 +223,9 @@ def _build_instrument(job, *, folder, reading, options):
     except UserError as error:
         return None, str(error) if path.name in str(error) else f"{path.name}: {error}"
     entry = {"source": path.name, "content": content, "n_bars": len(table), "months": months}
-    kept = f", {len(months) - n_written} were there" if n_written < len(months) else ""
-    return entry, f"{len(table):,} bars, {n_written} months written{kept}"
+    n_kept = len(months) - n_written
+    kept = f", {n_kept} {'was' if n_kept == 1 else 'were'} there" if n_kept else ""
+    return entry, f"{say_count(len(table), 'bar')}, {say_count(n_written, 'month')} written{kept}"
 
 
 def _is_written(folder, table, facts):
@@ -248,10 +250,21 @@ def _begin_manifest(folder, settings, overwrite):
     before = read_manifest(folder)
     if before["settings"] != settings and not overwrite:
         raise UserError(
-            f"{folder} was made with {before['settings']}, not with {settings}; "
+            f"{folder} was made with other settings: {_name_differences(before['settings'], settings)}; "
             "choose another folder, or build it anew with --overwrite"
         )
     return before
+
+
+def _name_differences(before, now):
+    """Return the settings that differ, old and new; the set's name only where no option explains it."""
+    unset = "not given"
+    pairs = []
+    for part in ("options", "reading"):
+        old, new = (settings.get(part) if isinstance(settings.get(part), dict) else {} for settings in (before, now))
+        pairs += [(name, old.get(name, unset), new.get(name, unset)) for name in {**old, **new}]
+    pairs = [pair for pair in pairs if pair[1] != pair[2]] or [("set", before.get("set_id", unset), now["set_id"])]
+    return ", ".join(f"{name.replace('_', '-')} was {old}, now {new}" for name, old, new in pairs)
 
 
 def _remove_instruments(folder, instruments, names):
@@ -261,8 +274,19 @@ def _remove_instruments(folder, instruments, names):
         del instruments[name]
 
 
+@contextlib.contextmanager
+def _hold_folder(folder):
+    """Lock the folder; remove what a killed run had begun to write, and what this one has if it is interrupted."""
+    with lock_folder(folder):
+        _remove_leftovers(folder)
+        try:
+            yield
+        finally:
+            _remove_leftovers(folder)
+
+
 def _remove_leftovers(folder):
-    """Remove what a killed run had begun to write; the lock says that nobody else writes now."""
+    """Remove what was begun to be written; the lock says that nobody else writes now."""
     for leftover in (*folder.glob("*/.*.partial"), *folder.glob("*/.*.old")):
         shutil.rmtree(leftover, ignore_errors=True)
     for leftover in folder.glob(f".{MANIFEST}.*"):
@@ -281,12 +305,15 @@ def _processes(n_workers):
         yield map
         return
     context = get_context("spawn")  # a fork would copy locks of threads that are not there
+    others = set(active_children())
     try:
         with ProcessPoolExecutor(n_workers, mp_context=context, initializer=_begin_worker) as pool:
             try:
                 yield pool.map
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
+                for worker in set(active_children()) - others:  # else each would finish its instrument
+                    worker.kill()
                 raise
     except BrokenProcessPool as error:
         raise UserError(
@@ -296,7 +323,8 @@ def _processes(n_workers):
 
 
 def _begin_worker():
-    """Use one thread, and end with the parent: killed, it cannot tell its workers."""
+    """Use one thread, leave Ctrl-C to the parent, and end with it: killed, it cannot tell its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     pyarrow.set_cpu_count(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -92,7 +92,7 @@ def _read_header(stream, path):
         import databento_dbn
     except ImportError as error:
         raise UserError(
-            f"{path} is Databento's DBN; reading it needs the package databento-dbn: pip install 'moola[databento]'"
+            f"{path} is Databento's DBN; reading it needs the package databento-dbn: pip install databento-dbn"
         ) from error
     prefix = stream.read(8)
     n_bytes = int.from_bytes(prefix[4:], "little")

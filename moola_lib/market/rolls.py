@@ -18,7 +18,6 @@ FIRST_ROLL_DAY, LAST_ROLL_DAY = -10, 4  # trade dates from a quarterly expiry be
 SWITCH_MAX_BARS = 105  # no window fits into a shorter visit to another contract
 SWITCH_TOLERANCE = 0.2  # of the jump: two contracts' difference hardly moves while their prices do
 SWITCH_MIN_ROBUST_Z = 6.0  # against the moves inside bars of that week, which interleaving leaves alone
-BLOCK_BARS = 1024
 PRICES = ["open", "high", "low", "close"]
 
 
@@ -233,17 +232,19 @@ def locate_rolls(frame, breaks, calendar="CME"):
 @numba.njit(cache=True)
 def _after_long_steps(stamps, longest):
     """Return the positions whose step from the position before is longer than `longest`, int64."""
-    found = [np.int64(0) for _ in range(0)]
-    for low in range(1, len(stamps), BLOCK_BARS):
-        after, before = stamps[low : low + BLOCK_BARS], stamps[low - 1 : low + BLOCK_BARS - 1]
-        n_long = 0
-        for k in range(len(after)):  # counting alone compiles to vector instructions; most blocks have none
-            n_long += after[k] - before[k] > longest
-        if n_long:
-            for k in range(len(after)):
-                if after[k] - before[k] > longest:
-                    found.append(low + k)
-    return np.array(found, dtype=np.int64)
+    n_long = 0
+    after, before = stamps[1:], stamps[:-1]
+    for k in range(len(after)):  # counting alone compiles to vector instructions
+        n_long += after[k] - before[k] > longest
+    found = np.empty(n_long, np.int64)
+    n_found = 0
+    for k in range(len(after)):
+        if n_found == n_long:
+            break
+        if after[k] - before[k] > longest:
+            found[n_found] = k + 1
+            n_found += 1
+    return found
 
 
 @numba.njit(cache=True)

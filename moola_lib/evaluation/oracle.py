@@ -252,25 +252,6 @@ def _log_span_prior(law):
 
 
 @numba.njit(cache=True)
-def _advance(vector, matrix, out):
-    """Set out = vector @ matrix; rows are added whole, which compiles to vector instructions."""
-    out[:] = 0.0
-    for i in range(len(vector)):
-        weight = vector[i]
-        for j in range(len(out)):
-            out[j] += weight * matrix[i, j]
-
-
-@numba.njit(cache=True)
-def _dot(a, b):
-    """Return the inner product (numba's own asks for scipy)."""
-    total = 0.0
-    for i in range(len(a)):
-        total += a[i] * b[i]
-    return total
-
-
-@numba.njit(cache=True)
 def _fill_posteriors(
     log_outside,
     log_inside,
@@ -288,96 +269,127 @@ def _fill_posteriors(
 ):
     """Write P(start, end), P(pair) and the log Bayes factor against no expansion of every window.
 
-    Vectors are kept near 1 and their log scales aside; `ahead` carries the chain
-    to the start, `behind` back from the end.
+    Vectors over the grid are kept near 1 and their log scales aside; `ahead`
+    carries the chain to the start, `behind` back from the end.
     """
     n, n_bars, n_grid = log_outside.shape
-    n_pairs = len(pairs)
-    n_before = log_before.shape[1]
-    n_kinds = max(n_before, 1)
+    n_kinds = max(log_before.shape[1], 1)
     backward = np.ascontiguousarray(transition.T)
     outside = np.empty((n_bars, n_grid))
     inside = np.empty((log_inside.shape[1], n_bars, n_grid))
     before = np.empty((n_kinds, n_bars, n_grid))
-    ahead = np.empty((n_bars + 1, n_grid))  # the chain at bar t, bars before t seen and outside
-    ahead_log = np.empty(n_bars + 1)
-    behind = np.empty((n_bars, n_grid))  # later bars, all outside, given the chain at bar t
-    behind_log = np.empty(n_bars)
+    ahead, ahead_log = np.empty((n_bars + 1, n_grid)), np.empty(n_bars + 1)
+    behind, behind_log = np.empty((n_bars, n_grid)), np.empty(n_bars)
     arrived = np.empty((n_kinds, len(starts), n_grid))
-    vector, other = np.empty(n_grid), np.empty(n_grid)
-    longest = lengths[-1]
-    log_joint = np.empty((n_pairs, len(starts), n_bars))  # of the window at hand, less what no expansion gives
+    log_joint = np.empty((len(pairs), len(starts), n_bars))
     for w in range(n):
-        # one scale a bar for all regimes: differences between them are what counts
-        for t in range(n_bars):
-            top = log_outside[w, t].max()
-            for d in range(log_inside.shape[1]):
-                top = max(top, log_inside[w, d, t].max())
-            for k in range(n_before):
-                top = max(top, log_before[w, k, t].max())
-            outside[t] = np.exp(log_outside[w, t] - top)
-            for d in range(log_inside.shape[1]):
-                inside[d, t] = np.exp(log_inside[w, d, t] - top)
-            for k in range(n_before):
-                before[k, t] = np.exp(log_before[w, k, t] - top)
-
-        ahead[0], ahead_log[0] = stationary, 0.0
-        for t in range(n_bars):
-            _advance(ahead[t] * outside[t], transition, ahead[t + 1])
-            size = ahead[t + 1].sum()
-            ahead[t + 1] /= size
-            ahead_log[t + 1] = ahead_log[t] + np.log(size)
-        behind[n_bars - 1], behind_log[n_bars - 1] = 1.0, 0.0
-        for t in range(n_bars - 2, -1, -1):
-            _advance(behind[t + 1] * outside[t + 1], backward, behind[t])
-            size = behind[t].max()
-            behind[t] /= size
-            behind_log[t] = behind_log[t + 1] + np.log(size)
-
-        # the chain on arrival at each start, in the scale of ahead_log[start]
-        if n_before == 0:
-            for s in range(len(starts)):
-                arrived[0, s] = ahead[starts[s]]
+        _scale_densities(log_outside[w], log_inside[w], log_before[w], outside, inside, before)
+        _pass_outside(outside, transition, backward, stationary, ahead, ahead_log, behind, behind_log)
+        if log_before.shape[1] == 0:
+            arrived[0] = ahead[starts[0] : starts[-1] + 1]
         else:
-            arrived[:] = 0.0
-            share = 1.0 / len(state_bars)
-            for k in range(n_before):
-                for first in range(max(starts[0] - state_bars[-1] + 1, 0), starts[-1] - state_bars[0] + 2):
-                    vector[:] = ahead[first]
-                    for step in range(1, state_bars[-1]):  # state bars seen; the start is the last one's overlap
-                        start = first + step
-                        if start > starts[-1]:
-                            break
-                        _advance(vector * before[k, start - 1], transition, other)
-                        vector[:] = other
-                        if start >= starts[0] and step + 1 >= state_bars[0]:
-                            factor = share * np.exp(ahead_log[first] - ahead_log[start])
-                            arrived[k, start - starts[0]] += factor * vector
-
-        log_joint[:] = -np.inf
-        for d in range(log_inside.shape[1]):
-            for end in range(starts[0], n_bars):
-                vector[:] = behind[end]
-                for t in range(end, max(end - longest, -1), -1):
-                    if t < starts[0]:
-                        break
-                    vector *= inside[d, t]
-                    if t <= starts[-1]:
-                        for pair in range(n_pairs):
-                            if pairs[pair, 1] == d:
-                                total = _dot(arrived[max(pairs[pair, 0], 0), t - starts[0]], vector)
-                                scale = ahead_log[t] + behind_log[end] - ahead_log[n_bars]
-                                log_joint[pair, t - starts[0], end] = np.log(total) + scale
-                    _advance(vector, backward, other)
-                    vector[:] = other
-
+            _pass_states(ahead, ahead_log, before, state_bars, starts, transition, arrived)
+        _join_spans(arrived, inside, behind, backward, pairs, starts, lengths[-1], log_joint)
+        for t in starts:
+            log_joint[:, t - starts[0]] += ahead_log[t] + behind_log - ahead_log[n_bars]
         log_joint += log_prior
         top = log_joint.max()
         weight = np.exp(log_joint - top)
         total = weight.sum()
-        for s in range(len(starts)):
-            for end in range(n_bars):
-                span[w, s, end] = weight[:, s, end].sum() / total
-        for pair in range(n_pairs):
+        for pair in range(len(pairs)):
             by_pair[w, pair] = weight[pair].sum() / total
+        span[w] = weight.sum(axis=0) / total
         log_bayes_factor[w] = np.log(total) + top
+
+
+@numba.njit(cache=True)
+def _scale_densities(log_outside, log_inside, log_before, outside, inside, before):
+    """Set one window's densities, bar by bar relative to the likeliest of all regimes and grid points."""
+    for t in range(len(log_outside)):
+        top = log_outside[t].max()
+        for d in range(len(log_inside)):
+            top = max(top, log_inside[d, t].max())
+        for k in range(len(log_before)):
+            top = max(top, log_before[k, t].max())
+        outside[t] = np.exp(log_outside[t] - top)
+        for d in range(len(log_inside)):
+            inside[d, t] = np.exp(log_inside[d, t] - top)
+        for k in range(len(log_before)):
+            before[k, t] = np.exp(log_before[k, t] - top)
+
+
+@numba.njit(cache=True)
+def _pass_outside(outside, transition, backward, stationary, ahead, ahead_log, behind, behind_log):
+    """Set the chain at bar t after earlier bars in ordinary tape, and what it says of later ones there."""
+    n_bars = len(outside)
+    ahead[0], ahead_log[0] = stationary, 0.0
+    for t in range(n_bars):
+        _advance(ahead[t] * outside[t], transition, ahead[t + 1])
+        size = ahead[t + 1].sum()
+        ahead[t + 1] /= size
+        ahead_log[t + 1] = ahead_log[t] + np.log(size)
+    behind[n_bars - 1], behind_log[n_bars - 1] = 1.0, 0.0
+    for t in range(n_bars - 2, -1, -1):
+        _advance(behind[t + 1] * outside[t + 1], backward, behind[t])
+        size = behind[t].max()
+        behind[t] /= size
+        behind_log[t] = behind_log[t + 1] + np.log(size)
+
+
+@numba.njit(cache=True)
+def _pass_states(ahead, ahead_log, before, state_bars, starts, transition, arrived):
+    """Set the chain on arrival at each start through each state, in the scale of `ahead_log` at the start."""
+    arrived[:] = 0.0
+    share = 1.0 / len(state_bars)
+    vector, other = np.empty(ahead.shape[1]), np.empty(ahead.shape[1])
+    for k in range(len(before)):
+        for first in range(max(starts[0] - state_bars[-1] + 1, 0), starts[-1] - state_bars[0] + 2):
+            vector[:] = ahead[first]
+            for step in range(1, state_bars[-1]):  # state bars seen; the start is the last one's overlap
+                start = first + step
+                if start > starts[-1]:
+                    break
+                _advance(vector * before[k, start - 1], transition, other)
+                vector[:] = other
+                if start >= starts[0] and step + 1 >= state_bars[0]:
+                    factor = share * np.exp(ahead_log[first] - ahead_log[start])
+                    arrived[k, start - starts[0]] += factor * vector
+
+
+@numba.njit(cache=True)
+def _join_spans(arrived, inside, behind, backward, pairs, starts, longest, log_joint):
+    """Set the log-likelihood of each (pair, start, end), walking back through the span from its end."""
+    n_bars = len(behind)
+    vector, other = np.empty(behind.shape[1]), np.empty(behind.shape[1])
+    log_joint[:] = -np.inf
+    for d in range(len(inside)):
+        for end in range(starts[0], n_bars):
+            vector[:] = behind[end]
+            for t in range(end, max(end - longest, starts[0] - 1), -1):
+                vector *= inside[d, t]
+                if t <= starts[-1]:
+                    for pair in range(len(pairs)):
+                        if pairs[pair, 1] == d:
+                            total = _dot(arrived[max(pairs[pair, 0], 0), t - starts[0]], vector)
+                            log_joint[pair, t - starts[0], end] = np.log(total)
+                _advance(vector, backward, other)
+                vector[:] = other
+
+
+@numba.njit(cache=True)
+def _advance(vector, matrix, out):
+    """Set out = vector @ matrix; rows are added whole, which compiles to vector instructions."""
+    out[:] = 0.0
+    for i in range(len(vector)):
+        weight = vector[i]
+        for j in range(len(out)):
+            out[j] += weight * matrix[i, j]
+
+
+@numba.njit(cache=True)
+def _dot(a, b):
+    """Return the inner product (numba's own asks for scipy)."""
+    total = 0.0
+    for i in range(len(a)):
+        total += a[i] * b[i]
+    return total

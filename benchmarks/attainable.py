@@ -29,21 +29,23 @@ PATH = Path(__file__).parents[1] / "reports" / "ATTAINABLE.md"
 def score_bare(strength, n_windows=N_WINDOWS):
     """Return (oracle, constant) text by figure for the bare law, and the mean claimed Hit@3."""
     from moola_lib.evaluation import oracle
+    from moola_lib.evaluation.likelihoods import bare_log_likelihoods
     from moola_lib.market import REFERENCE, simulate_windows
 
     law = replace(REFERENCE, strength=strength)
     windows = simulate_windows(n_windows, seed=SEED, law=law)
-    known = oracle.posterior(oracle.bare_log_likelihoods(windows.log_return, windows.log_range, law))
+    known = oracle.posterior(bare_log_likelihoods(windows.log_return, windows.log_range, law))
     return _scores(known, law, np.arange(n_windows), windows.start, windows.end)
 
 
 def score_bars(strength, drift, n_sessions=N_SESSIONS):
     """Return the same for the bar generator."""
     from moola_lib.evaluation import oracle
+    from moola_lib.evaluation.likelihoods import market_windows
     from moola_lib.market import simulate_bars
 
     market = simulate_bars(n_sessions, seed=SEED, strength=strength, drift=drift)
-    likelihoods, start, end, state = oracle.market_windows(market)
+    likelihoods, start, end, state = market_windows(market)
     known = oracle.posterior(likelihoods)
     return _scores(known, market.law, market.planted["session"].to_numpy(), start, end, state)
 

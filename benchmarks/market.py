@@ -83,10 +83,11 @@ def oracle_against_numpy():
     """Posteriors of windows of the bare law, compiled; the same forward-backward passes in numpy."""
     from benchmarks.oracle_numpy import span_posterior
     from moola_lib.evaluation import oracle
+    from moola_lib.evaluation.likelihoods import bare_log_likelihoods
     from moola_lib.market import REFERENCE, simulate_windows
 
     windows = simulate_windows(200, seed=17)
-    likelihoods = oracle.bare_log_likelihoods(windows.log_return, windows.log_range, REFERENCE)
+    likelihoods = bare_log_likelihoods(windows.log_return, windows.log_range, REFERENCE)
 
     def ours():
         return len(oracle.posterior(likelihoods))

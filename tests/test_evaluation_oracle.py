@@ -9,6 +9,7 @@ import pytest
 from benchmarks.oracle_numpy import span_posterior
 from moola_lib.errors import UserError
 from moola_lib.evaluation import decisions, oracle
+from moola_lib.evaluation import likelihoods as densities
 from moola_lib.market import NQ_LIKE, REFERENCE, simulate_bars, simulate_windows
 
 SMALL = replace(
@@ -62,7 +63,7 @@ def enumerate_spans(likelihoods, law):
 def test_bare_posterior_equals_the_sum_over_every_path():
     windows = simulate_windows(3, seed=1, law=SMALL)
     for row in range(3):
-        likelihoods = oracle.bare_log_likelihoods(windows.log_return[[row]], windows.log_range[[row]], SMALL)
+        likelihoods = densities.bare_log_likelihoods(windows.log_return[[row]], windows.log_range[[row]], SMALL)
         known = oracle.posterior(likelihoods)
         span, _, log_bayes_factor = enumerate_spans(likelihoods, SMALL)
         np.testing.assert_allclose(known.span[0], span, atol=1e-12)
@@ -76,7 +77,7 @@ def test_bar_posterior_equals_the_sum_over_every_path(shock_df):
     rng = np.random.default_rng(3)
     moves = 3e-4 * rng.standard_normal((1, 8))
     wicks = 2e-4 * np.abs(rng.standard_normal((2, 1, 8)))
-    likelihoods = oracle.bar_log_likelihoods(moves, *wicks, np.full((1, 8), 3e-4), law)
+    likelihoods = densities.bar_log_likelihoods(moves, *wicks, np.full((1, 8), 3e-4), law)
     known = oracle.posterior(likelihoods)
     span, state, log_bayes_factor = enumerate_spans(likelihoods, law)
     np.testing.assert_allclose(known.span[0], span, atol=1e-12)
@@ -88,12 +89,12 @@ def test_densities_integrate_to_one():
     law = replace(NQ_LIKE, drift=0.5)
     x = np.linspace(-400, 400, 400_001)
     step = x[1] - x[0]
-    move = np.exp(oracle._log_move(x[:, None], np.zeros(1), 0.5, law))[:, 0]
+    move = np.exp(densities._log_move(x[:, None], np.zeros(1), 0.5, law))[:, 0]
     assert move.sum() * step == pytest.approx(1, abs=1e-4)
     assert (move * (x - 0.5) ** 2).sum() * step == pytest.approx(1, abs=0.01)  # variance 1 around its mean
     up = np.linspace(0, 20, 20_001)[None]
-    alone = oracle.bar_log_likelihoods(np.zeros_like(up), up, np.zeros_like(up), np.ones_like(up), law).outside
-    at_zero = oracle.bar_log_likelihoods(*[np.zeros((1, 1))] * 3, np.ones((1, 1)), law).outside
+    alone = densities.bar_log_likelihoods(np.zeros_like(up), up, np.zeros_like(up), np.ones_like(up), law).outside
+    at_zero = densities.bar_log_likelihoods(*[np.zeros((1, 1))] * 3, np.ones((1, 1)), law).outside
     wick = np.exp(alone - at_zero)[0, :, 10] * np.sqrt(2 / np.pi) / law.wick_ratio
     assert wick.sum() * (up[0, 1] - up[0, 0]) == pytest.approx(1, abs=1e-3)
 
@@ -101,14 +102,14 @@ def test_densities_integrate_to_one():
 def test_whole_windows_agree_with_plain_numpy():
     law = replace(REFERENCE, drift=0.3)
     windows = simulate_windows(3, seed=6, law=law)
-    likelihoods = oracle.bare_log_likelihoods(windows.log_return, windows.log_range, law)
+    likelihoods = densities.bare_log_likelihoods(windows.log_return, windows.log_range, law)
     slow = [span_posterior(likelihoods.outside[row], likelihoods.inside[row], law) for row in range(3)]
     np.testing.assert_allclose(oracle.posterior(likelihoods).span, slow, atol=1e-12)
 
 
 def test_marginals_agree_with_the_spans():
     windows = simulate_windows(4, seed=2)
-    known = oracle.posterior(oracle.bare_log_likelihoods(windows.log_return, windows.log_range, REFERENCE))
+    known = oracle.posterior(densities.bare_log_likelihoods(windows.log_return, windows.log_range, REFERENCE))
     np.testing.assert_allclose(known.span.sum(axis=(1, 2)), 1)
     np.testing.assert_allclose([known.start.sum(axis=1), known.end.sum(axis=1)], 1)
     bars = np.arange(105)
@@ -146,7 +147,7 @@ def test_the_box_decision_prefers_mass_to_the_mode():
 def test_claimed_probability_is_what_comes_true():
     law = replace(REFERENCE, strength=1.5)
     windows = simulate_windows(600, seed=11, law=law)
-    known = oracle.posterior(oracle.bare_log_likelihoods(windows.log_return, windows.log_range, law))
+    known = oracle.posterior(densities.bare_log_likelihoods(windows.log_return, windows.log_range, law))
     chosen = decisions.best_start(known)
     claimed = decisions.hit_probability(known)
     is_hit = np.abs(chosen - windows.start) <= 3
@@ -161,7 +162,7 @@ def test_claimed_probability_is_what_comes_true():
 
 def test_the_bar_generators_oracle_is_calibrated_too():
     market = simulate_bars(n_sessions=60, seed=12, strength=1.5)
-    likelihoods, start, _, state = oracle.market_windows(market)
+    likelihoods, start, _, state = densities.market_windows(market)
     known = oracle.posterior(likelihoods)
     chosen = decisions.best_start(known)
     claimed = decisions.hit_probability(known)
@@ -175,7 +176,7 @@ def test_the_bar_generators_oracle_is_calibrated_too():
 def test_on_the_null_market_the_oracle_knows_nothing():
     law = replace(NQ_LIKE, has_states=False)
     market = simulate_bars(n_sessions=10, seed=4, strength=1.0, law=law)
-    likelihoods, start, end, _ = oracle.market_windows(market)
+    likelihoods, start, end, _ = densities.market_windows(market)
     known, blind = oracle.posterior(likelihoods), oracle.prior(market.law, len(start))
     np.testing.assert_allclose(known.span, blind.span, atol=1e-9)
     np.testing.assert_allclose(known.log_bayes_factor, 0, atol=1e-9)
@@ -189,7 +190,7 @@ def test_ordinary_tape_speaks_against_an_expansion():
     with_one = simulate_windows(50, seed=7, law=law)
     without = simulate_windows(50, seed=7, law=replace(law, strength=1.0))
     known = [
-        oracle.posterior(oracle.bare_log_likelihoods(windows.log_return, windows.log_range, law)).log_bayes_factor
+        oracle.posterior(densities.bare_log_likelihoods(windows.log_return, windows.log_range, law)).log_bayes_factor
         for windows in (with_one, without)
     ]
     assert np.median(known[0]) > 5 and np.median(known[1]) < 0
@@ -200,12 +201,12 @@ def test_a_missing_value_is_a_sentence():
     log_return = windows.log_return.copy()
     log_return[1, 50] = np.nan
     with pytest.raises(UserError, match="window 1 is impossible"):
-        oracle.posterior(oracle.bare_log_likelihoods(log_return, windows.log_range, REFERENCE))
+        oracle.posterior(densities.bare_log_likelihoods(log_return, windows.log_range, REFERENCE))
 
 
 def test_a_market_without_expansions_is_a_sentence():
     with pytest.raises(UserError, match="nothing is planted"):
-        oracle.market_windows(simulate_bars(n_sessions=1, expansions_per_session=0))
+        densities.market_windows(simulate_bars(n_sessions=1, expansions_per_session=0))
 
 
 def test_attainable_skill_is_a_share_of_the_room():
@@ -223,7 +224,7 @@ REFERENCE_FIGURES = {1.5: (0.61, 0.38), 2.0: (0.88, 0.79), 3.0: (0.99, 0.98)}
 def test_the_reference_figures_are_reproduced(strength):
     law = replace(REFERENCE, strength=strength)
     windows = simulate_windows(4000, seed=17, law=law)  # sd of a share: .008
-    known = oracle.posterior(oracle.bare_log_likelihoods(windows.log_return, windows.log_range, law))
+    known = oracle.posterior(densities.bare_log_likelihoods(windows.log_return, windows.log_range, law))
     found = figures(known, windows.start, windows.end)
     hit, joint = REFERENCE_FIGURES[strength]
     assert found["hit3_start"] == pytest.approx(hit, abs=0.04)

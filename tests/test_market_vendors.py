@@ -486,7 +486,9 @@ def test_our_own_stamps_stay_where_they_are_whatever_they_look_like(tools, week,
     frame.rename_axis("ts").to_parquet(tmp_path / "bars.parquet")
     bars = load_bars(tmp_path / "bars.parquet")
     assert (bars.frame.index == frame.index).all()
-    assert "closings, most from 21:00 to 22:01 as stamped speak for the end" in facts(bars)["stamps mark"]
+    assert (
+        "closings, mostly from a bar stamped 21:00 to one stamped 22:01 speak for the end" in facts(bars)["stamps mark"]
+    )
     np.testing.assert_array_equal(load_bars(tmp_path / "bars.parquet", stamp="end").frame.index.asi8, week)
 
 

@@ -124,7 +124,7 @@ def prove_mark(stamps):
         is_full = speaks_for[mark].all(axis=1)
         if is_full.any() and not speaks_for[other].any():
             last, first = (f"{m // 60:02d}:{m % 60:02d}" for m in pairs[(counts * is_full).argmax()])
-            return mark, f"{counts[is_full].sum()} closings, most from {last} to {first} as stamped"
+            return mark, f"{counts[is_full].sum()} closings, mostly from a bar stamped {last} to one stamped {first}"
     return None, ""
 
 

@@ -442,8 +442,6 @@ def test_a_proof_is_used_and_reported(tools, week, tmp_path):
     np.testing.assert_array_equal(bars.frame.index.asi8, week)
     proof = "end (proven: 4 closings, mostly from a bar stamped 17:00 to one stamped 18:01"
     assert facts(bars)["stamps mark"].startswith(proof)
-        "end (proven: 4 closings, mostly from a bar stamped 17:00 to one stamped 18:01"
-    )
     assert facts(bars)["zone"].startswith(f"{ZONE} (proven: 4 daily breaks")
     with pytest.raises(UserError, match="stamp='start' contradicts the stamps, which mark the end of a bar"):
         load_bars(path, symbol="NQH4", stamp="start")

@@ -211,3 +211,4 @@ def test_stocks_have_no_rolls_to_find_by_price(tools):
     assert find_rolls(frame).any()
     assert not find_rolls(frame, calendar="NYSE").any() and find_interleaved(frame, calendar="NYSE").empty
     assert set(describe_rolls(frame, calendar="NYSE")["why"]) == {"stocks do not expire"}
+    pd.testing.assert_frame_equal(back_adjust(frame, calendar="NYSE"), frame)

@@ -140,7 +140,7 @@ def describe_rolls(frame, *, max_gap_minutes=5.0, n_largest=10, calendar="CME"):
     )
 
 
-def back_adjust(frame, *, rolled=None, max_gap_minutes=5.0):
+def back_adjust(frame, *, rolled=None, max_gap_minutes=5.0, calendar="CME"):
     """Make a series continuous at its rolls by scaling the prices before each of them.
 
     Off by default everywhere: features are relative to price, and windows never
@@ -153,6 +153,8 @@ def back_adjust(frame, *, rolled=None, max_gap_minutes=5.0):
     rolled : ndarray (n_bars,), bool, optional
         True at each new contract's first bar; default `find_rolls`.
     max_gap_minutes : float
+    calendar : {"CME", "NYSE"}
+        As for `find_rolls`: stocks stay as they are.
 
     Returns
     -------
@@ -167,7 +169,8 @@ def back_adjust(frame, *, rolled=None, max_gap_minutes=5.0):
     since bars of both at one minute are not at hand: whatever the market moved
     between the two is taken for carry, and vanishes with the jump.
     """
-    rolled = find_rolls(frame, max_gap_minutes=max_gap_minutes) if rolled is None else np.asarray(rolled, bool)
+    if rolled is None:
+        rolled = find_rolls(frame, max_gap_minutes=max_gap_minutes, calendar=calendar)
     at = np.flatnonzero(rolled)
     ratios = frame["open"].to_numpy()[at] / frame["close"].to_numpy()[at - 1]
     ratios[np.abs(ratios - 1) < 1e-12] = 1.0  # what is left of an adjustment made before

@@ -243,7 +243,7 @@ def _features(arguments):
         given = next(iter([*splitting, "symbol"])).replace("_", "-")
         raise UserError(f"--{given} goes with a single series; {arguments.source} is a folder")
     from moola_lib.runs import tables_by_month
-    from moola_lib.runs.tables import say_count
+    from moola_lib.runs.terminal import say_count
 
     broken = tables_by_month.write_tables(
         arguments.source, arguments.folder, reading=reading, options=options, n_workers=arguments.workers,

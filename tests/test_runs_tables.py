@@ -21,9 +21,10 @@ from moola_lib.errors import UserError
 from moola_lib.features import FeatureTable, build_features
 from moola_lib.market import load_bars, segment_starts, simulate_bars, trade_dates
 from moola_lib.market.bars import save_bars
-from moola_lib.runs.tables import say_count, write_table
+from moola_lib.runs.tables import write_table
 from moola_lib.runs.tables_by_month import month_parts, write_tables
 from moola_lib.runs.tables_check import verify_folder, verify_table
+from moola_lib.runs.terminal import say_count
 from moola_lib.windows import split_by_time, window_places
 from moola_lib.windows.gather import WindowGatherer
 

@@ -5,7 +5,6 @@ transferred encoder. Every line shows the figures it was judged by.
 """
 
 import shutil
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from moola_lib.errors import UserError
 from moola_lib.files import check_writable
 from moola_lib.runs.project import find_root
+from moola_lib.runs.terminal import open_console
 
 GO, NO_GO = 0, 3
 MIN_DISK_GB = 1.0
@@ -40,14 +40,11 @@ def doctor(device="auto", stream=None):
     UserError
         `cuda` is asked for and absent.
     """
-    from rich.console import Console
-
     from moola_lib.learning.device import resolve_device
 
     began = time.perf_counter()
     device = resolve_device(device)
-    stream = stream or sys.stdout
-    console = Console(file=stream, highlight=False, width=None if stream.isatty() else 140)
+    console = open_console(stream)
     console.print(_versions(), markup=False)
     root = find_root()
     lines = [("device", None, _describe_device(device)), *_measure_resources(), _check_folders(root)]

@@ -1,9 +1,9 @@
 """`moola import`: the bars of any vendor into one parquet file, with a report of what was read and dropped."""
 
-import sys
 from pathlib import Path
 
 from moola_lib.errors import UserError
+from moola_lib.runs.terminal import open_console, say_count
 
 
 def import_bars(files, output, *, is_overwriting=False, stream=None, **options):
@@ -43,18 +43,16 @@ def import_bars(files, output, *, is_overwriting=False, stream=None, **options):
 
     bars = load_bars(files, **options)
     save_bars(bars, output)
-    _print_report(bars, output, stream or sys.stdout)
+    _print_report(bars, output, stream)
     return bars
 
 
 def _print_report(bars, output, stream):
     """Print the report's facts as a table, and where the bars are."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    # A pipe has no width: without one, rich would cut every line at 80 characters.
-    console = Console(file=stream, highlight=False, width=None if stream.isatty() else 140)
+    console = open_console(stream)
     table = Table(title=f"Import of {bars.symbol}", title_justify="left", title_style="bold", header_style="bold")
     for name in bars.report.columns:
         table.add_column(name)
@@ -62,7 +60,7 @@ def _print_report(bars, output, stream):
         style = "yellow" if fact.startswith("dropped") else ""
         table.add_row(Text(fact, style), Text(_shown(value), style))
     console.print(table)
-    console.print(_shown(f"{len(bars):,} bar{'s' if len(bars) != 1 else ''} in {output}"), markup=False, soft_wrap=True)
+    console.print(_shown(f"{say_count(len(bars), 'bar')} in {output}"), markup=False, soft_wrap=True)
 
 
 def _shown(text):

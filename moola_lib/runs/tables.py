@@ -14,6 +14,7 @@ from moola_lib.features.table import build_features
 from moola_lib.files import replace_folder_atomically, write_json
 from moola_lib.labels.targets import WINDOW_BARS
 from moola_lib.market.bars import load_bars
+from moola_lib.runs.terminal import say_count
 from moola_lib.windows.places import window_places
 from moola_lib.windows.splits import split_by_time
 
@@ -81,11 +82,6 @@ def print_table_made(folder, made):
         f"{made['valid_share']:.1%} of rows valid ({made['set_id']})"
     )
     print("windows: " + ", ".join(f"{part} {count:,}" for part, count in made["n_windows"].items()))
-
-
-def say_count(count, noun):
-    """Return a count with its noun: "1 bar", "1,380 bars"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def describe_origin(source, frame):

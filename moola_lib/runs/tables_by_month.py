@@ -23,7 +23,8 @@ from moola_lib.files import fingerprint, lock_folder, read_json, replace_folder_
 from moola_lib.market.bars import Bars, load_bars
 from moola_lib.market.segments import trade_dates
 from moola_lib.market.vendors import find_symbols
-from moola_lib.runs.tables import describe_origin, say_count
+from moola_lib.runs.tables import describe_origin
+from moola_lib.runs.terminal import say_count
 
 BAR_FILES = (".parquet", ".csv", ".txt", ".gz", ".zst", ".dbn")
 MANIFEST = "manifest.json"

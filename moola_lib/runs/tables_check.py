@@ -1,7 +1,6 @@
 """`moola features --verify`: is a stored feature table what it says it is?"""
 
 import itertools
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,8 @@ from moola_lib.features.table import ARRAYS, FeatureTable, build_features
 from moola_lib.files import fingerprint, read_json
 from moola_lib.labels.targets import WINDOW_BARS
 from moola_lib.market.bars import Bars, load_bars
-from moola_lib.runs.tables import say_count
 from moola_lib.runs.tables_by_month import MANIFEST, read_manifest
+from moola_lib.runs.terminal import open_console, say_count
 from moola_lib.windows.places import window_places
 
 LEAST_VALID = 0.8
@@ -98,12 +97,10 @@ def print_checks(checks, stream=None):
     stream : file, optional
         Default standard output.
     """
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    stream = stream or sys.stdout
-    console = Console(file=stream, highlight=False, width=None if stream.isatty() else 140)
+    console = open_console(stream)
     colours = {"PASS": "green", "FAIL": "bold red"}
     for place, frame in checks.items():
         is_failed = frame["verdict"] == "FAIL"
@@ -284,7 +281,7 @@ def _check_bars(table, made_from, bars, rows):
     if not is_same:
         yield "values from the bars", "other bars", "the same to the bit", None
         return
-    again = build_features(bars, **table.options).values[rows]  # of all bars: rolls are told from those before
+    again = build_features(bars, **table.options).values[rows]  # of all bars, as a month's were
     is_equal = again.shape == table.values.shape
     n_differ = int((again != table.values).any(axis=1).sum()) if is_equal else len(again)
     yield "values from the bars", f"{say_count(n_differ, 'row')} not the same", "the same to the bit", n_differ == 0

@@ -94,15 +94,11 @@ def print_gates(gates, stream=None):
     gates : list of dict
         The notebooks' gates, each with `notebook` beside the keys of a gate.
     """
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     if not gates:
         return
-    stream = stream or sys.stdout
-    # A pipe has no width: without one, rich would cut every line at 80 characters.
-    console = Console(file=stream, highlight=False, width=None if stream.isatty() else 140)
     table = Table(title="Gates", title_justify="left", title_style="bold", header_style="bold")
     for name in ("notebook", "gate", "value", "95% interval", "target", "best baseline"):
         table.add_column(name, justify="right" if name in ("value", "95% interval") else "left")
@@ -116,7 +112,23 @@ def print_gates(gates, stream=None):
             gate.get("target", ""), gate.get("baseline") or "",
         ]  # fmt: skip
         table.add_row(*(Text(str(c)) for c in cells), Text(verdict, style=_COLOURS.get(verdict, "")))
-    console.print(table)
+    open_console(stream).print(table)
+
+
+def open_console(stream=None):
+    """Return a rich console for tables, on standard output unless a text stream is given.
+
+    A pipe has no width: without one, rich would cut every line at 80 characters.
+    """
+    from rich.console import Console
+
+    stream = stream or sys.stdout
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else 140)
+
+
+def say_count(count, noun):
+    """Return a count with its noun: "1 bar", "1,380 bars"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _number(value):

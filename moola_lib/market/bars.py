@@ -10,11 +10,11 @@ from moola_lib.errors import UserError
 from moola_lib.files import fingerprint, replace_atomically
 from moola_lib.market.pieces import Piece, join_pieces, read_piece
 from moola_lib.market.rows import NUMBERS as COLUMNS
+from moola_lib.market.rows import PRICES as PRICES  # other rooms know the prices from here
 from moola_lib.market.soundness import is_sound, judge_rows
 from moola_lib.market.stamps import refuse_other_bar_length
 from moola_lib.market.ticks import count_off_tick, find_tick
 
-PRICES = COLUMNS[:4]
 MAX_INDEX_PRICE = 1e6  # fixed-point files hold prices times 1e9
 MIN_INDEX_PRICE = 10.0  # the features' epsilon is absolute and assumes index-sized prices
 SAMPLE_BARS = 10_000  # enough for a median and a tick size

@@ -161,11 +161,7 @@ def session_coverage(index, *, calendar=None):
     UserError
         The series is empty, or the calendar unknown.
     """
-    if len(index) == 0:
-        raise UserError("there are no bars, and so no sessions to cover; give a series with at least one bar")
-    calendar = calendar or detect_calendar(index)
-    dates = trade_dates(index, calendar=calendar)
-    sessions = expected_sessions(dates[0], dates[-1], calendar=calendar)
+    calendar, dates, sessions = _schedule_of(index, calendar)
     seen, is_scheduled = _seen_minutes(sessions, index)
     first, last = (scheduled_before(sessions, whole_minutes(sessions[name])) for name in ("open", "close"))
     low, high = np.searchsorted(seen, first), np.searchsorted(seen, last)
@@ -209,11 +205,7 @@ def hourly_coverage(index, *, calendar=None):
     UserError
         The series is empty, or the calendar unknown.
     """
-    if len(index) == 0:
-        raise UserError("there are no bars, and so no hours to cover; give a series with at least one bar")
-    calendar = calendar or detect_calendar(index)
-    dates = trade_dates(index, calendar=calendar)
-    sessions = expected_sessions(dates[0], dates[-1], calendar=calendar)
+    calendar, _, sessions = _schedule_of(index, calendar)
     seen, _ = _seen_minutes(sessions, index)
     n_hours = -(-REGULAR_BARS[calendar] // 60)
     edges = whole_minutes(sessions["open"])[:, None] + 60 * np.arange(n_hours + 1)
@@ -259,6 +251,15 @@ def scheduled_before(sessions, minutes):
         return np.zeros_like(minutes)
     last = np.maximum(piece - 1, 0)
     return before[last] + np.clip(minutes - opens[last], 0, lengths[last])
+
+
+def _schedule_of(index, calendar):
+    """Return a series' calendar, the trade date of each bar, and the sessions from the first to the last."""
+    if len(index) == 0:
+        raise UserError("there are no bars, and so no sessions to cover; give a series with at least one bar")
+    calendar = calendar or detect_calendar(index)
+    dates = trade_dates(index, calendar=calendar)
+    return calendar, dates, expected_sessions(dates[0], dates[-1], calendar=calendar)
 
 
 def _seen_minutes(sessions, index):

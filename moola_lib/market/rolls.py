@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from moola_lib.market.calendar import ZONE, quarterly_expiries, trade_dates
+from moola_lib.market.rows import PRICES
 
 ROLL_MIN_JUMP = 0.006  # index futures roll at about 0.8-1.5 %; smaller jumps at a break are everyday news
 ROLL_MIN_ROBUST_Z = 6.0  # a roll stands far outside the series' own break-to-break moves
@@ -18,7 +19,6 @@ FIRST_ROLL_DAY, LAST_ROLL_DAY = -10, 4  # trade dates from a quarterly expiry be
 SWITCH_MAX_BARS = 105  # no window fits into a shorter visit to another contract
 SWITCH_TOLERANCE = 0.2  # of the jump: two contracts' difference hardly moves while their prices do
 SWITCH_MIN_ROBUST_Z = 6.0  # against the moves inside bars of that week, which interleaving leaves alone
-PRICES = ["open", "high", "low", "close"]
 
 
 def find_rolls(frame, *, max_gap_minutes=5.0, calendar="CME"):

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from moola_lib.errors import UserError
 from moola_lib.market.databento import FIXED_PRICE_SCALE, MINUTE_RTYPE, RTYPE_NAMES, UNDEFINED_PRICE
 
-NUMBERS = ["open", "high", "low", "close", "volume"]
+PRICES = ["open", "high", "low", "close"]
+NUMBERS = [*PRICES, "volume"]
 DAY = re.compile(r"\d{4}-\d\d-\d\d|\d{8}")
 COMPACT_STAMP = re.compile(r"\d{8} \d{6}")
 EPOCH = re.compile(r"\d{9,19}")

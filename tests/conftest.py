@@ -141,3 +141,23 @@ def make_windows():
 def tools():
     """Helpers for building further bars."""
     return SimpleNamespace(walk_frame=walk_frame, minutes=minutes, tick=TICK)
+
+
+@pytest.fixture(scope="session")
+def series(tmp_path_factory):
+    """A file with thirty-two sessions over two month ends, with holes."""
+    from moola_lib.market import save_bars, simulate_bars
+
+    path = tmp_path_factory.mktemp("bars") / "sim.parquet"
+    save_bars(simulate_bars(n_sessions=32, seed=3, hole_share=0.02, start_date="2024-01-15").bars, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def stored(series, tmp_path_factory):
+    """What `moola features` writes of `series`."""
+    from moola_lib.runs.tables import write_table
+
+    folder = tmp_path_factory.mktemp("stored") / "table"
+    write_table(series, folder)
+    return folder

@@ -15,7 +15,7 @@ import moola_lib
 from moola_lib.cli import main
 from moola_lib.errors import UserError
 from moola_lib.runs.project import find_root, notebook_stems, resolve_stem
-from moola_lib.runs.terminal import RunDisplay, print_gates
+from moola_lib.runs.terminal import RunDisplay, print_gates, say_count
 
 
 @pytest.fixture
@@ -195,3 +195,12 @@ def test_an_existing_output_is_replaced_only_when_asked(tmp_path, capsys):
     assert main([*words, "--overwrite"]) == 2 and output.read_text() == "precious"
     bars_file(tmp_path)
     assert main([*words, "--overwrite"]) == 0 and output.read_bytes().startswith(b"PAR1")
+
+
+def test_counts_and_their_nouns_agree():
+    assert [say_count(count, "month") for count in (0, 1, 2, 1380)] == [
+        "0 months",
+        "1 month",
+        "2 months",
+        "1,380 months",
+    ]

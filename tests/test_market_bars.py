@@ -1,6 +1,5 @@
 """Loading bars: every layout reads alike, every bad file is one sentence, every dropped row is counted."""
 
-import gzip
 import os
 import re
 import subprocess
@@ -12,14 +11,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pytest
+from vendor_files import facts
 
 import moola_lib
-from moola_lib.cli import main
 from moola_lib.errors import UserError
-from moola_lib.market import load_bars, save_bars, simulate_bars, vendors
+from moola_lib.market import load_bars, save_bars, simulate_bars
 from moola_lib.market.bars import COLUMNS, clean_bars
-from moola_lib.market.stamps import check_zone
-from moola_lib.market.ticks import count_off_tick, find_tick
 
 PRICES = ["open", "high", "low", "close"]
 ROOT = Path(moola_lib.__file__).parents[1]
@@ -40,10 +37,6 @@ LAYOUTS = {
     "Databento, stamp as index": databento,
     "Databento, stamp as column": lambda f: databento(f).reset_index(),
 }
-
-
-def facts(bars):
-    return bars.report.set_index("fact")["value"]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -171,99 +164,6 @@ def test_bad_bars_are_one_sentence_that_says_where(plain_frame, tmp_path, case, 
         assert fragment in sentence
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "fragment"),
-    [
-        ("absent.parquet", None, "does not exist"),
-        ("empty.parquet", b"", "is empty"),
-        ("text.parquet", b"open,high\n1,2\n", "lacks the columns low, close, volume; it has open, high"),
-        ("cut.parquet", b"PAR1 and then nothing", "cannot be read as parquet"),
-        ("binary.csv", b"\x07\x00\x81\n\x00", "binary data"),
-        ("zipped.csv", b"PK\x03\x04\x00\x00", "a zip archive; unpack it"),
-        ("zip.xlsx", b"PK\x03\x04" + bytes(26) + b"[Content_Types].xml", "an Excel workbook; save it as CSV"),
-        ("openpyxl.csv", b"PK\x03\x04" + bytes(26) + b"docProps/app.xml", "an Excel workbook; save it as CSV"),
-        ("bars.zip", b"PK\x03\x04" + bytes(26) + b"xl-2024.csv", "a zip archive; unpack it"),
-        ("old.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\x00", "an Excel workbook; save it as CSV"),
-        ("blank.csv", b"\n\n\n\n", "cannot be read as CSV: it holds blank lines only"),
-        ("prose.csv", b"Dear Sir,\nplease find", "its first line is 'Dear Sir"),
-        ("times.csv", b"ts,open,high,low,close,volume,symbol\nnoon,1,1,1,1,1,A\n", "cannot be read as times"),
-        ("us.csv", b"ts,open,high,low,close,volume\n01/02/2024 09:30,1,1,1,1,1\n", "write them as 2024-01-31"),
-        ("epoch.csv", b"ts,open,high,low,close,volume,symbol\n16091604000,11,11,11,11,1,A\n", "no epoch"),
-        ("far.csv", b"ts,open,high,low,close,volume,symbol\n2524-01-02 09:30,1,1,1,1,1,A\n", "row 1: the stamp '2524"),
-        ("dbn.zst", b"\x28\xb5\x2f\xfd0000", "is cut: its zstd compression ends too early"),
-        ("short.csv", b"Datetime,Open,High\n2024-01-02 09:30,1,2\n", "lacks the columns low, close, volume"),
-        ("twice.csv", b"ts,open,high,low,close,volume,open\n2024-01-02 09:30,1,1,1,1,1,1\n", "column open 2 times"),
-        ("cut.csv", b"ts,open,high,low,close,volume\n2024-01-02 09:30,1,1\n", "row 1 has 3 fields where 6"),
-        ("header.csv", b"ts,open,high,low,close,volume\n", "holds no rows"),
-        ("ticks.csv", b"time,price,size\n2024-01-02 09:30,1,2\n", "holds trades"),
-        ("bare.csv", b"1315922016,5.8,1.0\n1315922024,5.83,3.0\n", "holds trades"),
-        ("fields.csv", b"20240102 093000;1;2;3\n", "no header, and 4 fields"),
-        ("hole.csv", b"ts,open,high,low,close,volume,symbol\n,11,11,11,11,1,A\n", "row 1"),
-        ("folder", "folder", "is a folder"),
-    ],
-)
-def test_bad_files_are_one_sentence(tmp_path, name, content, fragment):
-    path = tmp_path / name
-    if content == "folder":
-        path.mkdir()
-    elif content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UserError, match=fragment) as caught:
-        load_bars(path, tz="UTC")
-    assert name in str(caught.value)
-
-
-@pytest.mark.parametrize("at_open", [True, False])
-def test_a_file_that_may_not_be_read_is_one_sentence(plain_frame, tmp_path, monkeypatch, capsys, at_open):
-    path, output = tmp_path / "bars.parquet", tmp_path / "out.parquet"
-    plain_frame.to_parquet(path)
-
-    def refuse(*arguments, **options):
-        raise PermissionError(13, "Permission denied", str(path))
-
-    if at_open:
-        monkeypatch.setattr(vendors, "open", refuse, raising=False)
-    else:  # its folder may not be searched
-        monkeypatch.setattr(type(path), "exists", refuse)
-    for read in (load_bars, vendors.find_symbols):
-        with pytest.raises(UserError, match=r"bars\.parquet may not be read; change its permissions"):
-            read(path)
-    if at_open:
-        assert main(["import", str(path), "-o", str(output)]) == 2
-        error = capsys.readouterr().err
-        assert error.startswith("moola: ") and error.count("\n") == 1
-
-
-@pytest.mark.parametrize("compress", [gzip.compress, lambda content: pa.Codec("zstd").compress(content, asbytes=True)])
-@pytest.mark.parametrize("share", [0.1, 0.9])
-def test_a_cut_compressed_file_is_said_to_be_cut(plain_frame, tmp_path, compress, share):
-    content = compress(plain_frame.to_csv().encode())
-    (tmp_path / "bars.csv.x").write_bytes(content[: int(share * len(content))])
-    with pytest.raises(UserError, match=r"is cut: its (gzip|zstd) compression ends too early"):
-        load_bars(tmp_path / "bars.csv.x")
-
-
-@pytest.mark.parametrize(
-    ("zone", "hint"),
-    [
-        ("america/new york", "; did you mean America/New_York?"),
-        ("America/NewYork", "; did you mean America/New_York?"),
-        ("US/Eastrn", "; did you mean US/Eastern?"),
-        ("utc", "; did you mean UTC?"),
-        *(
-            (zone, "; give a name such as America/New_York, America/Chicago or UTC")
-            for zone in ("ET", "EDT", "Chicago")
-        ),
-        *((zone, " but an offset; zones have names") for zone in ("-05:00", "+0530", "GMT-5", "UTC5", "GMT-05")),
-    ],
-)
-def test_only_a_zone_that_is_surely_meant_is_suggested(zone, hint):
-    with pytest.raises(UserError) as caught:
-        check_zone(zone)
-    assert f"tz={zone!r} is not a time zone{hint}" in str(caught.value)
-    assert ("did you mean" in str(caught.value)) == ("did you mean" in hint)
-
-
 def test_drops_within_the_budget_are_counted_once_with_the_first_example(plain_frame):
     frame = plain_frame.copy()
     frame.iloc[3, 0] = np.nan
@@ -337,52 +237,6 @@ def test_the_budget_is_a_share_of_rows(plain_frame):
     for budget in (-0.1, 1.5, float("nan")):
         with pytest.raises(UserError, match="fraction from 0 to 1"):
             clean_bars(frame, source="test", drop_budget=budget)
-
-
-@pytest.mark.parametrize("minutes", [2, 5, 60, 1440])
-def test_bars_of_another_length_are_refused_for_what_they_are(tools, minutes):
-    frame = tools.walk_frame(tools.minutes("2024-03-05 10:00", 40 * minutes)[::minutes])
-    with pytest.raises(UserError, match=f"usual step is {minutes} minutes"):
-        clean_bars(frame, source="test")
-
-
-def test_bars_of_seconds_are_refused(plain_frame):
-    index = pd.date_range(plain_frame.index[0], periods=40, freq="s", name="ts")
-    with pytest.raises(UserError, match="usual step is 1 seconds"):
-        clean_bars(plain_frame.set_axis(index), source="test")
-
-
-def test_quiet_minutes_make_no_other_bar_length(tools):
-    minutes = np.cumsum([0, 2, 1, 8, 3, 5, 2, 2, 7, 4, 3, 2, 6])
-    frame = tools.walk_frame(tools.minutes("2024-03-05 10:00", 60)[minutes])
-    assert len(clean_bars(frame, source="test")) == 13
-    assert len(clean_bars(frame.iloc[[0, 3]], source="test")) == 2
-
-
-@pytest.mark.parametrize(
-    ("prices", "tick"),
-    [
-        ([18000.25, 18001.5, 18003.75], 0.25),
-        ([4001.2, 4001.4, 4003.8], 0.2),
-        ([130.01, 131.02, 130.53], 0.01),
-        ([112.015625, 112.03125, 113.0], 2.0**-6),
-        (list(np.float32([495.76, 496.02, 495.54]).astype(float)), 0.02),
-        ([20000 / 7, 20000 / 3, 20000 / 11], None),
-    ],
-)
-def test_the_tick_is_the_largest_step_that_fits(prices, tick):
-    prices = np.array(prices)
-    assert find_tick(prices) == tick
-    if tick:
-        assert count_off_tick(prices, tick) == 0
-        assert count_off_tick(prices + tick / 2, tick) == len(prices)
-
-
-def test_few_prices_off_the_tick_do_not_hide_it(plain_frame):
-    frame = pd.concat([plain_frame.shift(freq=f"{40 * k}min") for k in range(10)])
-    frame.iloc[7, 3] = frame.iloc[7, 2] + 0.01
-    found = facts(clean_bars(frame, source="test"))
-    assert found["tick size (points)"] == "0.25" and found["prices off the tick"] == "1 of 1,600"
 
 
 @pytest.mark.parametrize("has_ids", [False, True])

@@ -1,98 +1,35 @@
 """Every vendor's layout gives the same bars; what a file leaves unsaid is proven by it or asked for, never guessed."""
 
-import datetime
 import gzip
-import re
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.csv
 import pytest
+from vendor_files import (
+    ZONE,
+    csv_of,
+    databento_pretty,
+    databento_raw,
+    epoch_milliseconds,
+    facts,
+    firstrate,
+    firstrate_without_header,
+    naive,
+    semicolons,
+    tvdatafeed,
+    yahoo,
+    yfinance_of_today,
+    zstandard,
+)
 
+from moola_lib.cli import main
 from moola_lib.errors import UserError
-from moola_lib.features import FeatureTable
-from moola_lib.market import load_bars
+from moola_lib.market import load_bars, vendors
 from moola_lib.market.bars import COLUMNS
-from moola_lib.market.databento import PRICES, RECORD, UNDEFINED_PRICE
-from moola_lib.market.stamps import localise, prove_mark, prove_zone
+from moola_lib.market.databento import UNDEFINED_PRICE
 from moola_lib.market.vendors import find_symbols
-from moola_lib.runs.tables_by_month import write_tables
-
-ZONE = "America/New_York"
-
-
-def facts(bars):
-    return bars.report.set_index("fact")["value"]
-
-
-def csv_of(columns, **options):
-    return pd.DataFrame(columns).to_csv(index=False, **options)
-
-
-def naive(frame, zone):
-    return frame.index.tz_convert(zone).tz_localize(None)
-
-
-def yahoo(frame):
-    local = [stamp.isoformat(sep=" ") for stamp in frame.index.tz_convert(ZONE)]
-    prices = {name.capitalize(): frame[name].to_numpy() for name in PRICES}
-    extras = {"Adj Close": frame["close"].to_numpy(), "Volume": frame["volume"].astype(int).to_numpy()}
-    return csv_of({"Datetime": local, **prices, **extras, "Dividends": 0.0, "Stock Splits": 0.0, "Capital Gains": 0.0})
-
-
-def yfinance_of_today(frame):
-    names = ["Close", "High", "Low", "Open", "Volume"]
-    rows = frame[[name.lower() for name in names]].set_axis(frame.index.tz_convert(ZONE)).to_csv(header=False)
-    return f"Price,{','.join(names)}\nTicker,{','.join(['NQ=F'] * 5)}\nDatetime,,,,,\n{rows}"
-
-
-def firstrate(frame):
-    stamps = naive(frame, ZONE).strftime("%Y-%m-%d %H:%M:%S")
-    return csv_of({"timestamp": stamps, **{name: frame[name].to_numpy() for name in COLUMNS}})
-
-
-def firstrate_without_header(frame):
-    return firstrate(frame).partition("\n")[2]
-
-
-def tvdatafeed(frame):
-    junk = {"year_month": ["", "2024-03"] * (len(frame) // 2), "month": 3}
-    columns = {"datetime": naive(frame, ZONE), "symbol": "CME_MINI:NQ1!"}
-    return csv_of({**columns, **{name: frame[name].to_numpy() for name in COLUMNS}, **junk})
-
-
-def semicolons(frame):
-    stamps = naive(frame, ZONE).strftime("%Y%m%d %H%M%S")
-    columns = {"ts": stamps, **{name: frame[name].to_numpy() for name in COLUMNS}}
-    return csv_of(columns, sep=";", header=False, lineterminator="\r\n").removesuffix("\r\n")
-
-
-def databento_columns(frame):
-    return {"rtype": 33, "publisher_id": 1, "instrument_id": 5482}
-
-
-def databento_pretty(frame):
-    stamps = [f"{stamp:%Y-%m-%dT%H:%M:%S}.000000000Z" for stamp in frame.index]
-    numbers = {name: [f"{price:.9f}" for price in frame[name]] for name in PRICES}
-    volume = frame["volume"].astype(int).to_numpy()
-    return csv_of({"ts_event": stamps, **databento_columns(frame), **numbers, "volume": volume, "symbol": "NQH4"})
-
-
-def databento_raw(frame):
-    numbers = {name: (frame[name] * 1e9).astype(np.int64).to_numpy() for name in PRICES}
-    volume = frame["volume"].astype(int).to_numpy()
-    stamps = frame.index.as_unit("ns").asi8
-    return csv_of({"ts_event": stamps, **databento_columns(frame), **numbers, "volume": volume})
-
-
-def epoch_milliseconds(frame):
-    return csv_of({"time": frame.index.as_unit("ms").asi8, **{name: frame[name].to_numpy() for name in COLUMNS}})
-
-
-def zstandard(content):
-    return pa.Codec("zstd").compress(content, asbytes=True)
-
 
 LAYOUTS = {
     "Yahoo": (yahoo, {"symbol": "NQ=F"}, "NQ=F"),
@@ -150,9 +87,6 @@ def test_several_symbols_are_found_as_they_are_written(plain_frame, tmp_path, en
         load_bars(path)
     for name in find_symbols(path):
         assert len(load_bars(path, symbol=name)) == 10
-
-
-# A date and a time of day in two columns
 
 
 def split_stamps(frame, day, clock):
@@ -266,230 +200,12 @@ def test_a_stated_zone_must_agree_with_stamps_that_carry_one(plain_frame, tmp_pa
         load_bars(tmp_path / "bars.csv", symbol=symbol, tz="Asia/Tokyo")
 
 
-# Databento's binary format
-
-
-def dbn_bytes(frame, *, schema="ohlcv-1m", ids=5482, mappings=None, rtype=33):
-    dbn = pytest.importorskip("databento_dbn")
-    records = np.zeros(len(frame), RECORD)
-    records["length"], records["rtype"], records["instrument_id"] = 14, rtype, ids
-    records["ts_event"] = frame.index.as_unit("ns").asi8
-    for name in PRICES:
-        fixed = (frame[name].fillna(0) * 1e9).astype(np.int64)
-        records[name] = fixed.mask(frame[name].isna(), UNDEFINED_PRICE)
-    records["volume"] = frame["volume"]
-    day, after = datetime.date(2024, 3, 1), datetime.date(2024, 4, 1)
-    mappings = {"NQH4": [(day, after, "5482")]} if mappings is None else mappings
-    metadata = dbn.Metadata(
-        dataset="GLBX.MDP3", start=int(records["ts_event"][0]), stype_in=dbn.SType.RAW_SYMBOL,
-        stype_out=dbn.SType.INSTRUMENT_ID, schema=dbn.Schema.from_str(schema), symbols=list(mappings),
-        mappings=[
-            SimpleNamespace(
-                raw_symbol=name,
-                intervals=[SimpleNamespace(start_date=a, end_date=b, symbol=number) for a, b, number in intervals],
-            )
-            for name, intervals in mappings.items()
-        ],
-    )  # fmt: skip
-    return bytes(metadata) + records.tobytes()
-
-
-@pytest.mark.parametrize("compress", [bytes, ENCODINGS["zstandard"]])
-def test_dbn_gives_the_same_bars(plain_frame, tmp_path, compress):
-    content = dbn_bytes(plain_frame)
-    (tmp_path / "bars.csv").write_bytes(
-        content if compress is bytes else pa.Codec("zstd").compress(content, asbytes=True)
-    )
-    bars = load_bars(tmp_path / "bars.csv")
-    np.testing.assert_array_equal(bars.frame[COLUMNS], plain_frame[COLUMNS])
-    assert (bars.frame.index == plain_frame.index).all() and bars.symbol == "NQH4"
-    assert (bars.frame["instrument_id"] == 5482).all()
-
-
-def test_dbn_symbols_follow_the_dates_of_the_mapping(plain_frame, tmp_path):
-    frame = pd.concat([plain_frame, plain_frame.shift(freq="1D")])
-    first, turn, last = (datetime.date(2024, 3, day) for day in (5, 6, 7))
-    ids = np.repeat([11, 12], 40)
-    continuous = {"NQ.c.0": [(first, turn, "11"), (turn, last, "12")]}
-    (tmp_path / "bars.dbn").write_bytes(dbn_bytes(frame, ids=ids, mappings=continuous))
-    bars = load_bars(tmp_path / "bars.dbn")
-    assert bars.symbol == "NQ.c.0" and bars.frame["instrument_id"].tolist() == ids.tolist()
-    reused = {"NQH4": [(first, turn, "11")], "NQM4": [(turn, last, "11")]}
-    (tmp_path / "bars.dbn").write_bytes(dbn_bytes(frame, ids=11, mappings=reused))
-    with pytest.raises(UserError, match=r"2 symbols \(NQH4, NQM4\); choose one with symbol"):
-        load_bars(tmp_path / "bars.dbn")
-    assert find_symbols(tmp_path / "bars.dbn") == ["NQH4", "NQM4"]
-    bars = load_bars(tmp_path / "bars.dbn", symbol="NQM4")
-    assert (bars.frame.index == frame.index[40:]).all()
-    assert facts(bars)["rows of other symbols (left out)"] == "40"
-
-
-def test_dbn_of_two_symbols_is_featurised_in_a_folder(plain_frame, tmp_path):
-    frame = plain_frame.loc[plain_frame.index.repeat(2)]
-    mappings = {
-        name: [(datetime.date(2024, 3, 1), datetime.date(2024, 4, 1), number)]
-        for name, number in (("NQH4", "11"), ("ESH4", "12"))
-    }
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "both.dbn").write_bytes(dbn_bytes(frame, ids=np.tile([11, 12], 40), mappings=mappings))
-    assert write_tables(tmp_path / "in", tmp_path / "out", n_workers=1) == []
-    for name in ("ESH4", "NQH4"):
-        assert len(FeatureTable.load(tmp_path / "out" / name / "2024-03")) == 40
-
-
-def test_dbn_of_several_instruments_and_no_names_is_refused(plain_frame, tmp_path):
-    frame = plain_frame.loc[plain_frame.index.repeat(2)]
-    content = dbn_bytes(frame, ids=np.tile([11, 12], 40), mappings={})
-    (tmp_path / "bars.dbn").write_bytes(content)
-    with pytest.raises(UserError, match=r"several instruments at the same stamps \(ids 11 and 12"):
-        load_bars(tmp_path / "bars.dbn", symbol="NQ")
-
-
-def test_dbn_sentinels_are_missing_values(plain_frame, tmp_path):
-    frame = plain_frame.copy()
-    frame.iloc[4, 0] = np.nan
-    (tmp_path / "bars.dbn").write_bytes(dbn_bytes(frame))
-    bars = load_bars(tmp_path / "bars.dbn", drop_budget=0.1)
-    assert facts(bars)["dropped: missing value"].startswith("1 (first: row 5")
-
-
-@pytest.mark.parametrize(
-    ("spoil", "sentence"),
-    [
-        (lambda frame: dbn_bytes(frame, schema="trades"), "Databento's trades, not one-minute bars"),
-        (lambda frame: dbn_bytes(frame, schema="ohlcv-1h"), "Databento's ohlcv-1h, not one-minute bars"),
-        (lambda frame: dbn_bytes(frame, rtype=34), "hourly bars .rtype 34. among"),
-        (lambda frame: dbn_bytes(frame)[:-5], "ends in the middle of a record"),
-        (lambda frame: dbn_bytes(frame)[:60], "header is damaged"),
-        (lambda frame: dbn_bytes(frame)[:6], "header is damaged"),
-        (lambda frame: dbn_bytes(frame)[: -40 * 56], "holds no rows"),
-    ],
-)
-def test_other_and_damaged_dbn_is_refused(plain_frame, tmp_path, spoil, sentence):
-    (tmp_path / "bars.dbn").write_bytes(spoil(plain_frame))
-    with pytest.raises(UserError, match=sentence):
-        load_bars(tmp_path / "bars.dbn")
-
-
-def test_without_its_package_dbn_is_asked_to_be_installed(plain_frame, tmp_path, monkeypatch):
-    (tmp_path / "bars.dbn").write_bytes(dbn_bytes(plain_frame))
-    monkeypatch.setitem(__import__("sys").modules, "databento_dbn", None)
-    with pytest.raises(UserError, match=r"pip install databento-dbn"):
-        load_bars(tmp_path / "bars.dbn")
-
-
-# What stamps mean
-
-
-@pytest.fixture(scope="module")
-def week():
-    """Starts of the bars of CME's week of 2024-03-10, clocks having gone forward on its eve; UTC nanoseconds."""
-    days = pd.date_range("2024-03-10 18:00", periods=5, tz=ZONE)
-    return np.concatenate([pd.date_range(day, periods=1380, freq="min").as_unit("ns").asi8 for day in days])
-
-
-def wall_times(instants, zone):
-    return pd.DatetimeIndex(instants, tz="UTC").tz_convert(zone).tz_localize(None).asi8
-
-
-@pytest.mark.parametrize("zone", [ZONE, "America/Chicago", "UTC", "Europe/Berlin", "Asia/Tokyo"])
-@pytest.mark.parametrize("symbol", ["NQ", "NQH4", "NQ=F", "CME_MINI:NQ1!", "MES", "NQ.c.0"])
-def test_daily_breaks_prove_the_zone_of_index_futures(week, zone, symbol):
-    walls = wall_times(week, zone)
-    proven, evidence = prove_zone(walls, symbol)
-    np.testing.assert_array_equal(localise(walls, proven, "test"), week)
-    assert evidence.startswith("4 daily breaks")
-
-
-@pytest.mark.parametrize("symbol", [None, "EURUSD", "SPY", "NQX", "CL"])
-def test_of_other_series_nothing_is_known(week, symbol):
-    assert prove_zone(wall_times(week, "UTC"), symbol) == (None, "")
-
-
-def test_too_few_breaks_or_a_bar_inside_one_prove_no_zone(week):
-    assert prove_zone(week[: 3 * 1380], "NQ") == (None, "")
-    assert prove_zone(np.sort(np.r_[week, week[1379] + 30 * 60 * 10**9]), "NQ") == (None, "")
-
-
-def test_zones_that_agree_on_the_breaks_but_not_on_the_instants_prove_nothing(week):
-    # New York's clocks went forward after the first week: its second, one day long, has no break to tell
-    before = week - 7 * 86400 * 10**9 + 3600 * 10**9
-    walls = wall_times(np.r_[before, week[:600]], ZONE)
-    assert prove_zone(walls[: len(before)], "NQ")[0] == ZONE
-    assert prove_zone(walls, "NQ") == (None, "")
-
-
-@pytest.mark.parametrize("shift", [0, 1])
-def test_recurring_closings_prove_the_mark(week, shift):
-    mark, evidence = prove_mark(week + shift * 60 * 10**9)
-    assert mark == ["start", "end"][shift]
-    assert evidence.startswith("4 closings, mostly from ")
-
-
-def test_closings_that_disagree_or_are_few_prove_no_mark(week):
-    assert prove_mark(week[: 3 * 1380]) == (None, "")
-    without_last_minute = week[week // (60 * 10**9) % 1440 != 20 * 60 + 59]
-    assert prove_mark(without_last_minute) == (None, "")
-    auction = np.sort(np.r_[week, week[1379::1380] + 60 * 10**9])  # a start-stamped print at the closing second
-    assert prove_mark(auction) == (None, "")
-
-
-def test_a_proof_is_used_and_reported(tools, week, tmp_path):
-    frame = tools.walk_frame(pd.DatetimeIndex(week + 60 * 10**9, tz="UTC"))
-    path = tmp_path / "bars.csv"
-    path.write_text(semicolons(frame), newline="")
-    bars = load_bars(path, symbol="NQH4")
-    np.testing.assert_array_equal(bars.frame.index.asi8, week)
-    proof = "end (proven: 4 closings, mostly from a bar stamped 17:00 to one stamped 18:01"
-    assert facts(bars)["stamps mark"].startswith(proof)
-    assert facts(bars)["zone"].startswith(f"{ZONE} (proven: 4 daily breaks")
-    with pytest.raises(UserError, match="stamp='start' contradicts the stamps, which mark the end of a bar"):
-        load_bars(path, symbol="NQH4", stamp="start")
-    with pytest.raises(UserError, match=f"tz='America/Chicago' contradicts the stamps, which are in {ZONE}"):
-        load_bars(path, symbol="NQH4", tz="America/Chicago")
-    stated = load_bars(path, symbol="NQH4", stamp="end", tz="Etc/GMT+4")
-    pd.testing.assert_frame_equal(stated.frame, bars.frame)
-
-
-def test_a_stated_zone_must_agree_on_every_bar_not_only_on_the_first_and_last(tools, tmp_path):
-    sessions = [
-        pd.Timestamp(f"2024-{day} 18:00", tz=ZONE) for day in ("03-05", "03-06", "03-07", "03-11", "03-12", "03-13")
-    ]
-    stamps = [pd.date_range(first, periods=1380, freq="min") for first in sessions]
-    frame = tools.walk_frame(stamps[0].append(stamps[1:]).tz_convert("UTC"))
-    path = tmp_path / "bars.csv"
-    path.write_text(firstrate(frame))
-    bars = load_bars(path, symbol="NQ", tz=ZONE)
-    assert (bars.frame.index == frame.index).all() and "(stated; 4 daily breaks" in facts(bars)["zone"]
-    for fixed in ("Etc/GMT+5", "Etc/GMT+4"):  # right before the clocks went forward, and after
-        with pytest.raises(UserError, match=f"tz='{re.escape(fixed)}' contradicts the stamps"):
-            load_bars(path, symbol="NQ", tz=fixed)
-
-
-@pytest.mark.parametrize("far", ["1677-09-22 00:00:00", "2262-04-11 00:00:00", "1899-12-31 23:59:00"])
-def test_stamps_of_far_centuries_are_refused(plain_frame, tmp_path, far):
-    text = firstrate(plain_frame).replace("2024-03-05 10:39:00", far)
-    (tmp_path / "bars.csv").write_text(text)
-    with pytest.raises(UserError, match=f"{far[:4]}.* cannot be that of a bar"):
-        load_bars(tmp_path / "bars.csv", symbol="NQ", tz="Asia/Tokyo")
-
-
 def test_a_price_that_overflows_by_scaling_is_dropped(plain_frame, tmp_path):
     frame = plain_frame.copy()
     frame.iloc[3, 1] = 1e308
     frame.to_parquet(tmp_path / "bars.parquet")
     bars = load_bars(tmp_path / "bars.parquet", scale=2.0, drop_budget=0.05)
     assert facts(bars)["dropped: missing value"].startswith("1 (first: row 4") and len(bars) == 39
-
-
-def test_our_own_stamps_stay_where_they_are_whatever_they_look_like(tools, week, tmp_path):
-    frame = tools.walk_frame(pd.DatetimeIndex(week + 60 * 10**9, tz="UTC"))
-    frame.rename_axis("ts").to_parquet(tmp_path / "bars.parquet")
-    bars = load_bars(tmp_path / "bars.parquet")
-    assert (bars.frame.index == frame.index).all()
-    evidence = "closings, mostly from a bar stamped 21:00 to one stamped 22:01 speak for the end"
-    assert evidence in facts(bars)["stamps mark"]
-    np.testing.assert_array_equal(load_bars(tmp_path / "bars.parquet", stamp="end").frame.index.asi8, week)
 
 
 def test_blank_lines_do_not_move_the_header(plain_frame, tmp_path):
@@ -501,74 +217,73 @@ def test_blank_lines_do_not_move_the_header(plain_frame, tmp_path):
         load_bars(tmp_path / "bars.csv", symbol="NQ", tz=ZONE)
 
 
-def test_the_hour_that_does_not_exist_is_refused(tools, tmp_path):
-    walls = pd.date_range("2024-03-10 01:50", periods=20, freq="min")
-    frame = tools.walk_frame(walls.tz_localize("UTC"))
-    frame.set_axis(walls).rename_axis("ts").to_csv(tmp_path / "bars.csv")
-    with pytest.raises(UserError, match="row 11: 2024-03-10 02:00:00 does not exist in America/New_York"):
-        load_bars(tmp_path / "bars.csv", tz=ZONE)
-    assert len(load_bars(tmp_path / "bars.csv", tz="Etc/GMT+5")) == 20
+@pytest.mark.parametrize(
+    ("name", "content", "fragment"),
+    [
+        ("absent.parquet", None, "does not exist"),
+        ("empty.parquet", b"", "is empty"),
+        ("text.parquet", b"open,high\n1,2\n", "lacks the columns low, close, volume; it has open, high"),
+        ("cut.parquet", b"PAR1 and then nothing", "cannot be read as parquet"),
+        ("binary.csv", b"\x07\x00\x81\n\x00", "binary data"),
+        ("zipped.csv", b"PK\x03\x04\x00\x00", "a zip archive; unpack it"),
+        ("zip.xlsx", b"PK\x03\x04" + bytes(26) + b"[Content_Types].xml", "an Excel workbook; save it as CSV"),
+        ("openpyxl.csv", b"PK\x03\x04" + bytes(26) + b"docProps/app.xml", "an Excel workbook; save it as CSV"),
+        ("bars.zip", b"PK\x03\x04" + bytes(26) + b"xl-2024.csv", "a zip archive; unpack it"),
+        ("old.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\x00", "an Excel workbook; save it as CSV"),
+        ("blank.csv", b"\n\n\n\n", "cannot be read as CSV: it holds blank lines only"),
+        ("prose.csv", b"Dear Sir,\nplease find", "its first line is 'Dear Sir"),
+        ("times.csv", b"ts,open,high,low,close,volume,symbol\nnoon,1,1,1,1,1,A\n", "cannot be read as times"),
+        ("us.csv", b"ts,open,high,low,close,volume\n01/02/2024 09:30,1,1,1,1,1\n", "write them as 2024-01-31"),
+        ("epoch.csv", b"ts,open,high,low,close,volume,symbol\n16091604000,11,11,11,11,1,A\n", "no epoch"),
+        ("far.csv", b"ts,open,high,low,close,volume,symbol\n2524-01-02 09:30,1,1,1,1,1,A\n", "row 1: the stamp '2524"),
+        ("dbn.zst", b"\x28\xb5\x2f\xfd0000", "is cut: its zstd compression ends too early"),
+        ("short.csv", b"Datetime,Open,High\n2024-01-02 09:30,1,2\n", "lacks the columns low, close, volume"),
+        ("twice.csv", b"ts,open,high,low,close,volume,open\n2024-01-02 09:30,1,1,1,1,1,1\n", "column open 2 times"),
+        ("cut.csv", b"ts,open,high,low,close,volume\n2024-01-02 09:30,1,1\n", "row 1 has 3 fields where 6"),
+        ("header.csv", b"ts,open,high,low,close,volume\n", "holds no rows"),
+        ("ticks.csv", b"time,price,size\n2024-01-02 09:30,1,2\n", "holds trades"),
+        ("bare.csv", b"1315922016,5.8,1.0\n1315922024,5.83,3.0\n", "holds trades"),
+        ("fields.csv", b"20240102 093000;1;2;3\n", "no header, and 4 fields"),
+        ("hole.csv", b"ts,open,high,low,close,volume,symbol\n,11,11,11,11,1,A\n", "row 1"),
+        ("folder", "folder", "is a folder"),
+    ],
+)
+def test_bad_files_are_one_sentence(tmp_path, name, content, fragment):
+    path = tmp_path / name
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=fragment) as caught:
+        load_bars(path, tz="UTC")
+    assert name in str(caught.value)
 
 
-def test_the_repeated_hour_is_resolved_by_order_alone(tools, tmp_path):
-    instants = pd.date_range("2024-11-03 00:30", periods=200, freq="min", tz=ZONE).tz_convert("UTC")
-    frame = tools.walk_frame(instants)
-    local = frame.set_axis(naive(frame, ZONE)).rename_axis("ts")
-    local.to_csv(tmp_path / "bars.csv")
-    assert (load_bars(tmp_path / "bars.csv", tz=ZONE).frame.index == instants).all()
-    local[~local.index.duplicated()].to_csv(tmp_path / "bars.csv")  # the hour stands there once: which one?
-    with pytest.raises(UserError, match=r"row 31: 2024-11-03 01:00:00 exists twice .* or export the file in UTC"):
-        load_bars(tmp_path / "bars.csv", tz=ZONE)
+@pytest.mark.parametrize("at_open", [True, False])
+def test_a_file_that_may_not_be_read_is_one_sentence(plain_frame, tmp_path, monkeypatch, capsys, at_open):
+    path, output = tmp_path / "bars.parquet", tmp_path / "out.parquet"
+    plain_frame.to_parquet(path)
+
+    def refuse(*arguments, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    if at_open:
+        monkeypatch.setattr(vendors, "open", refuse, raising=False)
+    else:  # its folder may not be searched
+        monkeypatch.setattr(type(path), "exists", refuse)
+    for read in (load_bars, vendors.find_symbols):
+        with pytest.raises(UserError, match=r"bars\.parquet may not be read; change its permissions"):
+            read(path)
+    if at_open:
+        assert main(["import", str(path), "-o", str(output)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("moola: ") and error.count("\n") == 1
 
 
-# Several files
-
-
-def two_files(tmp_path, first, second):
-    paths = [tmp_path / "b.csv", tmp_path / "a.csv"]
-    for path, frame in zip(paths, (first, second), strict=True):
-        frame.to_csv(path)
-    return paths
-
-
-def test_pieces_are_joined_in_time_order_and_their_overlap_is_counted(plain_frame, tmp_path):
-    paths = two_files(tmp_path, plain_frame.iloc[:25], plain_frame.iloc[15:])
-    for order in (paths, paths[::-1]):
-        bars = load_bars(order)
-        np.testing.assert_array_equal(bars.frame[COLUMNS], plain_frame[COLUMNS])
-        assert (bars.frame.index == plain_frame.index).all()
-        found = facts(bars)
-        assert found["rows in"] == "50" and found["rows out"] == "40" and found["source"] == "b.csv, a.csv"
-        assert found["rows that two files share (kept once)"] == f"10 (first: a.csv row 1, {plain_frame.index[15]})"
-
-
-def test_pieces_that_disagree_are_refused_with_the_first_stamp(plain_frame, tmp_path):
-    second = plain_frame.iloc[15:].copy()
-    second.iloc[[3, 5], 4] += 1
-    paths = two_files(tmp_path, plain_frame.iloc[:25], second)
-    with pytest.raises(UserError) as caught:
-        load_bars(paths)
-    for words in ("disagree at 2 stamps", str(plain_frame.index[18]), "volume", "b.csv row 19", "a.csv row 4"):
-        assert words in str(caught.value)
-
-
-def test_a_bad_row_of_one_piece_does_not_hide_the_sound_one_of_another(plain_frame, tmp_path):
-    second = plain_frame.iloc[15:].copy()
-    second.iloc[2, 0] = np.nan
-    bars = load_bars(two_files(tmp_path, plain_frame.iloc[:25], second), drop_budget=0.1)
-    assert len(bars) == 40 and facts(bars)["dropped: missing value"].startswith("1 (first: a.csv row 3")
-
-
-def test_a_files_name_may_hold_a_comma(plain_frame, tmp_path):
-    paths = two_files(tmp_path, plain_frame.iloc[:25], plain_frame.iloc[15:])
-    odd = paths[0].rename(tmp_path / "b, the first.csv")
-    shared = facts(load_bars([odd, paths[1]]))["rows that two files share (kept once)"]
-    assert shared.startswith("10 (first: a.csv row 1")
-
-
-def test_pieces_of_several_symbols_are_refused(plain_frame, tmp_path):
-    paths = two_files(tmp_path, plain_frame.iloc[:20], plain_frame.iloc[20:].assign(symbol="ESH4"))
-    with pytest.raises(UserError, match=r"b.csv holds NQH4 and a.csv ESH4"):
-        load_bars(paths)
-    with pytest.raises(UserError, match="no file is given"):
-        load_bars([])
+@pytest.mark.parametrize("compress", [gzip.compress, lambda content: pa.Codec("zstd").compress(content, asbytes=True)])
+@pytest.mark.parametrize("share", [0.1, 0.9])
+def test_a_cut_compressed_file_is_said_to_be_cut(plain_frame, tmp_path, compress, share):
+    content = compress(plain_frame.to_csv().encode())
+    (tmp_path / "bars.csv.x").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UserError, match=r"is cut: its (gzip|zstd) compression ends too early"):
+        load_bars(tmp_path / "bars.csv.x")

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_market_vendors import LAYOUTS, dbn_bytes, zstandard
+from vendor_files import LAYOUTS, dbn_bytes, zstandard
 
 from moola_lib.cli import main
 from moola_lib.market.bars import COLUMNS, PRICES

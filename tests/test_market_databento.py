@@ -1,45 +1,18 @@
 """Databento's binary format: the same bars as in its other layouts, and damage that is one sentence."""
 
 import datetime
-from types import SimpleNamespace
 
-import databento_dbn as dbn
 import numpy as np
 import pandas as pd
 import pytest
-from vendor_files import facts, zstandard
+from vendor_files import dbn_bytes, facts, zstandard
 
 from moola_lib.errors import UserError
 from moola_lib.features import FeatureTable
 from moola_lib.market import load_bars
 from moola_lib.market.bars import COLUMNS
-from moola_lib.market.databento import PRICES, RECORD, UNDEFINED_PRICE
 from moola_lib.market.vendors import find_symbols
 from moola_lib.runs.tables_by_month import write_tables
-
-
-def dbn_bytes(frame, *, schema="ohlcv-1m", ids=5482, mappings=None, rtype=33):
-    records = np.zeros(len(frame), RECORD)
-    records["length"], records["rtype"], records["instrument_id"] = 14, rtype, ids
-    records["ts_event"] = frame.index.as_unit("ns").asi8
-    for name in PRICES:
-        fixed = (frame[name].fillna(0) * 1e9).astype(np.int64)
-        records[name] = fixed.mask(frame[name].isna(), UNDEFINED_PRICE)
-    records["volume"] = frame["volume"]
-    day, after = datetime.date(2024, 3, 1), datetime.date(2024, 4, 1)
-    mappings = {"NQH4": [(day, after, "5482")]} if mappings is None else mappings
-    metadata = dbn.Metadata(
-        dataset="GLBX.MDP3", start=int(records["ts_event"][0]), stype_in=dbn.SType.RAW_SYMBOL,
-        stype_out=dbn.SType.INSTRUMENT_ID, schema=dbn.Schema.from_str(schema), symbols=list(mappings),
-        mappings=[
-            SimpleNamespace(
-                raw_symbol=name,
-                intervals=[SimpleNamespace(start_date=a, end_date=b, symbol=number) for a, b, number in intervals],
-            )
-            for name, intervals in mappings.items()
-        ],
-    )  # fmt: skip
-    return bytes(metadata) + records.tobytes()
 
 
 @pytest.mark.parametrize("compress", [bytes, zstandard])

@@ -8,19 +8,16 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 from vendor_files import (
+    LAYOUTS,
     ZONE,
     csv_of,
     databento_pretty,
     databento_raw,
-    epoch_milliseconds,
     facts,
     firstrate,
-    firstrate_without_header,
     naive,
-    semicolons,
     tvdatafeed,
     yahoo,
-    yfinance_of_today,
     zstandard,
 )
 
@@ -31,17 +28,6 @@ from moola_lib.market.bars import COLUMNS
 from moola_lib.market.databento import UNDEFINED_PRICE
 from moola_lib.market.vendors import find_symbols
 
-LAYOUTS = {
-    "Yahoo": (yahoo, {"symbol": "NQ=F"}, "NQ=F"),
-    "yfinance, three header lines": (yfinance_of_today, {}, "NQ=F"),
-    "FirstRate": (firstrate, {"symbol": "NQ", "tz": ZONE}, "NQ"),
-    "FirstRate, no header": (firstrate_without_header, {"symbol": "NQ", "tz": ZONE}, "NQ"),
-    "tvDatafeed": (tvdatafeed, {"tz": ZONE}, "CME_MINI:NQ1!"),
-    "semicolons": (semicolons, {"symbol": "NQ", "tz": ZONE, "stamp": "start"}, "NQ"),
-    "Databento pretty": (databento_pretty, {}, "NQH4"),
-    "Databento raw": (databento_raw, {"symbol": "NQH4"}, "NQH4"),
-    "epoch in milliseconds": (epoch_milliseconds, {"symbol": "NQ"}, "NQ"),
-}
 ENCODINGS = {
     "plain": lambda text: text.encode(),
     "gzip": lambda text: gzip.compress(text.encode()),

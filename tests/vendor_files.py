@@ -1,11 +1,15 @@
 """The same bars as each vendor would write them, for tests."""
 
+import datetime
+from types import SimpleNamespace
+
+import databento_dbn as dbn
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from moola_lib.market.bars import COLUMNS
-from moola_lib.market.databento import PRICES
+from moola_lib.market.databento import PRICES, RECORD, UNDEFINED_PRICE
 
 ZONE = "America/New_York"
 
@@ -80,3 +84,40 @@ def epoch_milliseconds(frame):
 
 def zstandard(content):
     return pa.Codec("zstd").compress(content, asbytes=True)
+
+
+LAYOUTS = {
+    "Yahoo": (yahoo, {"symbol": "NQ=F"}, "NQ=F"),
+    "yfinance, three header lines": (yfinance_of_today, {}, "NQ=F"),
+    "FirstRate": (firstrate, {"symbol": "NQ", "tz": ZONE}, "NQ"),
+    "FirstRate, no header": (firstrate_without_header, {"symbol": "NQ", "tz": ZONE}, "NQ"),
+    "tvDatafeed": (tvdatafeed, {"tz": ZONE}, "CME_MINI:NQ1!"),
+    "semicolons": (semicolons, {"symbol": "NQ", "tz": ZONE, "stamp": "start"}, "NQ"),
+    "Databento pretty": (databento_pretty, {}, "NQH4"),
+    "Databento raw": (databento_raw, {"symbol": "NQH4"}, "NQH4"),
+    "epoch in milliseconds": (epoch_milliseconds, {"symbol": "NQ"}, "NQ"),
+}
+
+
+def dbn_bytes(frame, *, schema="ohlcv-1m", ids=5482, mappings=None, rtype=33):
+    records = np.zeros(len(frame), RECORD)
+    records["length"], records["rtype"], records["instrument_id"] = 14, rtype, ids
+    records["ts_event"] = frame.index.as_unit("ns").asi8
+    for name in PRICES:
+        fixed = (frame[name].fillna(0) * 1e9).astype(np.int64)
+        records[name] = fixed.mask(frame[name].isna(), UNDEFINED_PRICE)
+    records["volume"] = frame["volume"]
+    day, after = datetime.date(2024, 3, 1), datetime.date(2024, 4, 1)
+    mappings = {"NQH4": [(day, after, "5482")]} if mappings is None else mappings
+    metadata = dbn.Metadata(
+        dataset="GLBX.MDP3", start=int(records["ts_event"][0]), stype_in=dbn.SType.RAW_SYMBOL,
+        stype_out=dbn.SType.INSTRUMENT_ID, schema=dbn.Schema.from_str(schema), symbols=list(mappings),
+        mappings=[
+            SimpleNamespace(
+                raw_symbol=name,
+                intervals=[SimpleNamespace(start_date=a, end_date=b, symbol=number) for a, b, number in intervals],
+            )
+            for name, intervals in mappings.items()
+        ],
+    )  # fmt: skip
+    return bytes(metadata) + records.tobytes()

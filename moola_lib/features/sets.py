@@ -24,12 +24,17 @@ class FeatureSet:
     columns : tuple of str
     ranges : tuple of (float, float)
         Lower and upper clip of each column.
+    upside_down : dict of str to (str, int, int), or None
+        For a market turned upside down (every price p as 1 / p): each column
+        that changes becomes sign * another column + offset. None: the set has
+        no such reading.
     """
 
     name: str
     version: int
     columns: tuple
     ranges: tuple
+    upside_down: dict | None = None
 
 
 FEATURE_SETS = {
@@ -50,6 +55,17 @@ FEATURE_SETS = {
             "expansion_proxy",
         ),
         ((0, 1), (0, 1), (-1, 1), (0, 1), (0, 1), (0, 3), (-3, 3), (-3, 3), (0, 3), (0, 3), (-2, 2)),
+        {
+            "open_norm": ("open_norm", -1, 1),
+            "close_norm": ("close_norm", -1, 1),
+            "body_pct": ("body_pct", -1, 0),
+            "upper_wick_pct": ("lower_wick_pct", 1, 0),
+            "lower_wick_pct": ("upper_wick_pct", 1, 0),
+            "dist_to_prev_SH": ("dist_to_prev_SL", 1, 0),
+            "dist_to_prev_SL": ("dist_to_prev_SH", 1, 0),
+            "bars_since_SH_norm": ("bars_since_SL_norm", 1, 0),
+            "bars_since_SL_norm": ("bars_since_SH_norm", 1, 0),
+        },
     ),
     "relative_transform11": FeatureSet(
         "relative_transform11",
@@ -68,14 +84,57 @@ FEATURE_SETS = {
             "zscore_close",
         ),
         (*[(-INF, INF)] * 4, *[(0, 1)] * 3, *[(-10, 10)] * 4),
+        {
+            "log_return_open": ("log_return_open", -1, 0),
+            "log_return_high": ("log_return_low", -1, 0),
+            "log_return_low": ("log_return_high", -1, 0),
+            "log_return_close": ("log_return_close", -1, 0),
+            "upper_wick_ratio": ("lower_wick_ratio", 1, 0),
+            "lower_wick_ratio": ("upper_wick_ratio", 1, 0),
+            "zscore_open": ("zscore_open", -1, 0),
+            "zscore_high": ("zscore_low", -1, 0),
+            "zscore_low": ("zscore_high", -1, 0),
+            "zscore_close": ("zscore_close", -1, 0),
+        },
     ),
     "ohlc4": FeatureSet("ohlc4", 1, ("open", "high", "low", "close"), ((0, INF),) * 4),
 }
+
+# What the simulator's bare law is seen as: it draws these two numbers and no bars.
+BARE2 = FeatureSet(
+    "bare2",
+    1,
+    ("log_return", "log_range"),
+    ((-INF, INF),) * 2,
+    {"log_return": ("log_return", -1, 0)},
+)
 
 # Columns that may be added to any of the sets above. `position` depends on the
 # window, so it is appended when windows are gathered.
 EXTRA_COLUMNS = {"consol_proxy": (0, 3), "position": (0, 1)}
 ZIGZAGS = ("primary", "legacy")
+
+
+def upside_down(names):
+    """Return how the columns of a set change when the market is turned upside down.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Columns in their order, extra ones included (they do not change).
+
+    Returns
+    -------
+    list of [int, float, float], or None
+        For each column: which column it is read from, the sign and the offset;
+        None where the set has no such reading (raw prices).
+    """
+    names = list(names)
+    for spec in (*FEATURE_SETS.values(), BARE2):
+        if set(spec.columns) <= set(names) and spec.upside_down is not None:
+            changes = [spec.upside_down.get(name, (name, 1, 0)) for name in names]
+            return [[names.index(source), float(sign), float(offset)] for source, sign, offset in changes]
+    return None
 
 
 def describe_set(feature_set="relativity11", zigzag="primary", k=3.0, extra=(), max_gap_minutes=5.0):

@@ -5,6 +5,7 @@ from torch.nn import functional
 
 from moola_lib.labels.targets import COUNTDOWN_CLIP_BARS
 from moola_lib.models.jade import TASKS
+from moola_lib.models.segments import NEVER
 
 POINTER_DELTA = 0.08
 COUNTDOWN_DELTA = 1.0
@@ -85,6 +86,41 @@ def focal_loss(logits, target, gamma=2.0, class_weights=None):
     log_p = functional.log_softmax(logits, dim=1).gather(1, target[:, None]).squeeze(1)
     weights = torch.ones_like(log_p) if class_weights is None else class_weights.to(logits)[target]
     return (-weights * (1 - log_p.exp()) ** gamma * log_p).sum() / weights.sum()
+
+
+def segment_loss(outputs, batch, *, first_start=0, knows_none=False):
+    """Negative log-probability of the labelled spans, in nats a window.
+
+    Parameters
+    ----------
+    outputs : dict of Tensor
+        `span_logits` (batch, n_states, n_starts, time) and `null_logit` (1,) of a `SegmentHead`.
+    batch : dict of Tensor
+        `spans` (batch, m, 2) int64, padded with -1; `type` (batch,) int64;
+        `has_expansion` (batch,) bool.
+    first_start : int
+        Bar of the first row of starts.
+    knows_none : bool
+        Score "no expansion" too: windows without one count with -log of its
+        probability, the others with their expansion's. Else windows without
+        one are left out, and the others are scored given that they hold one.
+
+    Returns
+    -------
+    Tensor (), the mean of -log sum of p(start, end, state) over a window's expansions; 0 where nothing counts.
+    """
+    logits, spans, has = outputs["span_logits"], batch["spans"], batch["has_expansion"]
+    evidence = logits.flatten(1).logsumexp(dim=1)
+    rows = torch.arange(len(logits), device=logits.device)[:, None]
+    is_real = spans[..., 0] >= 0
+    start, end = (spans[..., 0] - first_start).clamp(min=0), spans[..., 1].clamp(min=0)
+    state = torch.zeros_like(batch["type"]) if logits.shape[1] == 1 else batch["type"].clamp(max=logits.shape[1] - 1)
+    hit = logits[rows, state[:, None], start, end].masked_fill(~is_real, NEVER).logsumexp(dim=1)
+    if not knows_none:
+        return _mean_where(evidence - hit, has)
+    null = outputs["null_logit"].expand_as(evidence)
+    total = torch.logaddexp(evidence, null)
+    return (total - torch.where(has, hit, null)).mean()
 
 
 def masked_huber(predicted, target, is_masked, *, scale=None, delta=1.0):

@@ -8,10 +8,12 @@ import pytest
 import ruptures.metrics
 
 from moola_lib.errors import UserError
-from moola_lib.evaluation.baselines import BASELINES, answer_baseline
-from moola_lib.evaluation.decisions import best_end_of, best_span
+from moola_lib.evaluation.baselines import BASELINES, answer_baseline, constant_baseline
+from moola_lib.evaluation.decisions import attainable_skill, best_end_of, best_span
 from moola_lib.evaluation.inputs import bare_study, collect_inputs
+from moola_lib.evaluation.likelihoods import bare_log_likelihoods
 from moola_lib.evaluation.metrics import Prediction, metric_functions
+from moola_lib.evaluation.oracle import posterior
 from moola_lib.evaluation.spans import STARTS, answer_spans, span_posterior
 from moola_lib.market import REFERENCE, simulate_windows
 
@@ -234,3 +236,22 @@ def test_given_the_best_spans_start_the_best_end_is_the_best_spans():
     known = span_posterior(rng.normal(size=(50, 45)), rng.normal(size=(50, 105)), rng.normal(size=105))
     start, end = best_span(known)
     assert np.array_equal(best_end_of(known, start), end)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("strength", "least"), [(1.5, 0.9), (2.0, 0.94)])
+def test_logistic_regression_comes_near_what_can_be_attained(strength, least):
+    law = replace(REFERENCE, strength=strength)
+    simulated = simulate_windows(2139, seed=77, law=law)
+    windows, inputs = bare_study(simulated)
+    train, test = windows.take(slice(0, 139)), windows.take(slice(139, None))
+    known = posterior(bare_log_likelihoods(simulated.log_return[139:], simulated.log_range[139:], law))
+    levels = [
+        figure("hit3_start", test, answer)
+        for answer in (
+            answer_baseline("logistic regression", train, test, inputs),
+            constant_baseline(train, test),
+            answer_spans(known, 0.5),
+        )
+    ]
+    assert attainable_skill(*levels) > least

@@ -3,6 +3,7 @@
 import numpy as np
 
 WIDTHS_BARS = (1, 3, 6, 12, 24)
+STATE_WIDTHS_BARS = (5, 10, 15, 20)
 LEAD_BARS = 5
 FLOOR = 0.05  # of the window's median range: a bar that did not move says no more than one that moved this little
 
@@ -32,37 +33,41 @@ def bar_features(inputs):
 
 
 def state_features(inputs, start):
-    """Return features of the bars before a start, (n, n_features) float32: what tells the states apart.
+    """Return features of the bars before a start: what tells the states apart.
 
-    Over the 5, 10, 15 and 20 bars up to the start: mean log range, straightness and
-    net move against the move after it; each mean range less that of the 20 bars before.
+    Over the 5, 10, 15 and 20 bars up to the start (it belongs to the state
+    too): the mean of each channel of `bar_features`, and that less the mean of
+    as many bars before; how straight the price went; and its move in the
+    direction of the 5 and of the 10 bars after the start.
 
     Parameters
     ----------
     inputs : WindowInputs
     start : ndarray (n,), int64
         First bar of the expansion, labelled or predicted.
+
+    Returns
+    -------
+    ndarray (n, n_features), float32
     """
     channels, signed = _channels(inputs)
     total = _running_sum(np.concatenate([channels, signed[..., None], np.abs(signed)[..., None]], axis=2))
     row, n_bars = np.arange(len(start)), signed.shape[1]
 
     def mean(first, last):
+        """Return the means over bars first..last-1 as (channels, signed move, path)."""
         first, last = np.clip(first, 0, n_bars), np.clip(last, 0, n_bars)
-        width = np.maximum(last - first, 1)
-        return (total[row, last] - total[row, first]) / width[:, None]
+        found = (total[row, last] - total[row, first]) / np.maximum(last - first, 1)[:, None]
+        return found[:, :-2], found[:, -2:-1], found[:, -1:]
 
-    def direction(width):
-        return np.sign(mean(start + 1, start + 1 + width)[:, -2:-1])
-
+    up_to = start + 1
+    short, longer = (np.sign(mean(up_to, up_to + width)[1]) for width in (5, 10))
     found = []
-    for width in (5, 10, 15, 20):
-        before = mean(start + 1 - width, start + 1)
-        further = mean(start + 1 - 2 * width, start + 1 - width)
-        move = before[:, -2:-1] * width
-        path = np.maximum(before[:, -1:] * width, FLOOR)
-        found += [before[:, :-2], (before - further)[:, :-2], np.abs(move) / path, move * direction(5)]
-        found += [move / path * direction(10)]
+    for width in STATE_WIDTHS_BARS:
+        level, move, path = mean(up_to - width, up_to)
+        further, *_ = mean(up_to - 2 * width, up_to - width)
+        straight = move / np.maximum(path, FLOOR)
+        found += [level, level - further, np.abs(straight), straight * short, straight * longer]
     return np.concatenate(found, axis=1).astype(np.float32)
 
 

@@ -156,3 +156,12 @@ def test_without_an_alarm_there_is_no_latency(make_windows):
     found = figures(windows, constant_scores(np.zeros((4, 105))), 0.5)
     assert found.loc["missed_share", "value"] == 1
     assert np.isnan(found.loc["latency_median", "value"]) and found.loc["latency_median", "n"] == 0
+
+
+def test_each_window_may_have_the_threshold_of_its_fold(make_windows):
+    windows = make_windows([[(50, 60)]] * 2, [0, 0])
+    values = np.tile(np.linspace(0, 1, 105), (2, 1))
+    alarms = first_alarms(constant_scores(values), np.array([0.5, 2.0]))
+    assert alarms.tolist() == [52, -1]
+    found = figures(windows, constant_scores(values), np.array([0.5, 2.0]))["value"]
+    assert found["hit_share"] == found["missed_share"] == 0.5

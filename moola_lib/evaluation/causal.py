@@ -85,8 +85,11 @@ def causal_scores(answer, x, *, stride=1, batch_size=512):
 
 
 def first_alarms(scores, threshold):
-    """Return the first bar at which P(started) reaches the threshold, (n,) int64; -1 where it never does."""
-    is_on = scores.started >= threshold
+    """Return the first bar at which P(started) reaches the threshold, (n,) int64; -1 where it never does.
+
+    The threshold is one number, or one for each window: that of its fold.
+    """
+    is_on = scores.started >= np.reshape(threshold, (-1, 1))
     return np.where(is_on.any(axis=1), is_on.argmax(axis=1), NEVER)
 
 
@@ -127,8 +130,8 @@ def score_causal(windows, scores, threshold, *, is_valid=None, n_bootstrap=1000,
     windows : LabelledWindows
         Alarms are judged by the first expansion of each.
     scores : CausalScores
-    threshold : float
-        From `alarm_threshold` on training windows.
+    threshold : float or ndarray (n,)
+        From `alarm_threshold` on training windows, those of the window's fold.
     is_valid : ndarray (n, K), bool, optional
         Bars that count in the average precision.
     n_bootstrap, seed : int

@@ -1,16 +1,56 @@
 """What a method must beat: answers that use no learning, or next to none."""
 
+import importlib
+
 import numpy as np
 
+from moola_lib.errors import UserError
 from moola_lib.evaluation.metrics import Prediction, best_threshold
 from moola_lib.labels.table import INNER_BARS
 from moola_lib.labels.targets import WINDOW_BARS, expansion_targets
 from moola_lib.market.ranges import average_true_range, true_range
 
 ATR_MULTIPLES = np.arange(1.0, 4.01, 0.1)
+# Each is called (train, test, inputs): fitted on training windows, it answers the test windows.
+BASELINES = {
+    "constant": "moola_lib.evaluation.baselines:constant_baseline",
+    "position only": "moola_lib.evaluation.rules:position_baseline",
+    "timestamp only": "moola_lib.evaluation.rules:timestamp_baseline",
+    "ATR rule": "moola_lib.evaluation.rules:atr_rule",
+    "change points": "moola_lib.evaluation.rules:change_point_baseline",
+    "logistic regression": "moola_lib.evaluation.learned_baselines:logistic_baseline",
+    "gradient boosting": "moola_lib.evaluation.learned_baselines:boosting_baseline",
+    "majority": "moola_lib.evaluation.baselines:majority_baseline",
+}
 
 
-def constant_baseline(train, test):
+def answer_baseline(name, train, test, inputs):
+    """Fit a baseline on training windows and answer the test windows.
+
+    Parameters
+    ----------
+    name : str
+        A key of BASELINES.
+    train, test : LabelledWindows
+    inputs : WindowInputs
+        Of all these windows.
+
+    Returns
+    -------
+    Prediction
+
+    Raises
+    ------
+    UserError
+        The name is not known, or the training windows cannot fit it.
+    """
+    if name not in BASELINES:
+        raise UserError(f"baseline {name!r} is not known; choose one of {', '.join(BASELINES)}")
+    module, _, attribute = BASELINES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)(train, test, inputs)
+
+
+def constant_baseline(train, test, inputs=None):
     """Answer the training fold's medians everywhere.
 
     The span of median edges; per bar the median countdown and the share of
@@ -19,6 +59,8 @@ def constant_baseline(train, test):
     Parameters
     ----------
     train, test : LabelledWindows
+    inputs : WindowInputs, optional
+        Not looked at.
 
     Returns
     -------
@@ -40,12 +82,14 @@ def constant_baseline(train, test):
     )
 
 
-def majority_baseline(train, test):
+def majority_baseline(train, test, inputs=None):
     """Answer the training fold's majority state, with the training shares as probability.
 
     Parameters
     ----------
     train, test : LabelledWindows
+    inputs : WindowInputs, optional
+        Not looked at.
 
     Returns
     -------

@@ -33,6 +33,13 @@ def best_end(known, tolerance_bars=TOLERANCE_BARS):
     return _box_sum(known.end, tolerance_bars).argmax(axis=1)
 
 
+def best_end_of(known, start, tolerance_bars=TOLERANCE_BARS):
+    """Return the end with the most posterior mass within the tolerance of both edges, given the start, (n,) int64."""
+    near = np.abs(known.starts - start[:, None]) <= tolerance_bars
+    mass = _box_sum(np.einsum("ns,nse->ne", near.astype(np.float64), known.span), tolerance_bars)
+    return np.where(np.arange(mass.shape[1]) >= start[:, None], mass, -1.0).argmax(axis=1)
+
+
 def best_span(known, tolerance_bars=TOLERANCE_BARS):
     """Return the (start, end) whose box of the tolerance holds the most posterior mass, two (n,) int64."""
     first = known.starts[0]

@@ -73,3 +73,22 @@ def span_mask(shape, ratio, generator, mean_bars=10):
 
 
 MASKS = {"single": single_mask, "span": span_mask}
+
+
+def cut_after(x, t):
+    """Return windows as they look at the close of bar t: every later bar is 0, the mask token.
+
+    Parameters
+    ----------
+    x : Tensor (batch, time, feature), float32
+    t : int or Tensor (batch,), int64
+        Last bar that is seen.
+
+    Returns
+    -------
+    Tensor (batch, time, feature), float32
+        Identical for any values after bar t.
+    """
+    last = torch.as_tensor(t, device=x.device).reshape(-1, 1)
+    is_later = torch.arange(x.shape[1], device=x.device) > last
+    return x.masked_fill(is_later.unsqueeze(-1), 0.0)

@@ -9,7 +9,8 @@ import torch
 
 from moola_lib.errors import UserError
 from moola_lib.learning.checkpoints import Checkpoints, restore_training, training_state
-from moola_lib.learning.pretrain import PretrainSettings, feature_moments, learning_rate_at, pretrain
+from moola_lib.learning.objectives import feature_moments
+from moola_lib.learning.pretrain import PretrainSettings, learning_rate_at, pretrain
 from moola_lib.models import build_model
 from moola_lib.models.weights import load_tensors
 from moola_lib.windows.gather import WindowGatherer
@@ -210,8 +211,8 @@ def test_a_constant_feature_has_a_deviation_of_one(table):
 
 
 def test_the_rate_warms_up_then_follows_a_cosine_to_its_end():
-    shape = {"peak": 1e-3, "final": 1e-4, "warmup_frac": 0.25}
-    rates = np.array([learning_rate_at(step, 100, **shape) for step in range(100)])
+    settings = PretrainSettings(learning_rate=1e-3, final_learning_rate=1e-4, warmup_frac=0.25)
+    rates = np.array([learning_rate_at(step, 100, settings) for step in range(100)])
     assert rates[0] == pytest.approx(1e-3 / 25)  # the first step already moves
     assert rates[24] == pytest.approx(1e-3) == rates.max()
     assert rates[99] == pytest.approx(1e-4)
@@ -223,7 +224,8 @@ def test_the_rate_warms_up_then_follows_a_cosine_to_its_end():
 
 @pytest.mark.parametrize("n_steps", [1, 2, 3])
 def test_the_shortest_schedules_have_rates(n_steps):
-    rates = [learning_rate_at(step, n_steps, peak=1.0, final=0.1, warmup_frac=0.25) for step in range(n_steps)]
+    settings = PretrainSettings(learning_rate=1.0, final_learning_rate=0.1, warmup_frac=0.25)
+    rates = [learning_rate_at(step, n_steps, settings) for step in range(n_steps)]
     assert rates[0] == 1.0 and all(0.1 <= rate <= 1.0 for rate in rates)
 
 

@@ -41,6 +41,33 @@ def seed_everything(seed, n_threads=None):
         torch.set_num_threads(n_threads)
 
 
+def half_precision(device, precision):
+    """Return the context in which one forward pass computes: open a new one for every step.
+
+    Opened once around a loop, autocast keeps casting the weights of the first
+    step, and learning silently stops. Its cache of cast weights is off as well
+    (each weight is cast once a pass anyhow), so that not even a caller's own
+    autocast can bring that about.
+
+    Parameters
+    ----------
+    device : torch.device
+    precision : {"fp32", "bf16"}
+        bf16 has the range of fp32, so losses need no scaling. A CPU without
+        bf16 instructions computes it too, slowly.
+
+    Raises
+    ------
+    UserError
+        The precision is not known, or the GPU lacks it.
+    """
+    if precision not in ("fp32", "bf16"):
+        raise UserError(f"precision {precision!r} is not known; choose fp32 or bf16")
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise UserError("precision bf16 was asked for, but this GPU lacks it; use precision: fp32")
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+
+
 @contextlib.contextmanager
 def explain_out_of_memory(batch_size):
     """Turn an out-of-memory error into a sentence that names the batch size."""

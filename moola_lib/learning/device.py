@@ -41,7 +41,7 @@ def seed_everything(seed, n_threads=None):
         torch.set_num_threads(n_threads)
 
 
-def half_precision(device, precision):
+def at_precision(device, precision):
     """Return the context in which one forward pass computes: open a new one for every step.
 
     Opened once around a loop, autocast keeps casting the weights of the first

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from moola_lib.errors import UserError
 from moola_lib.labels.pretext import PRETEXT_TASKS, UNKNOWN
-from moola_lib.learning.device import half_precision
+from moola_lib.learning.device import at_precision
 from moola_lib.learning.losses import masked_huber, sigma_loss
 from moola_lib.windows.gather import window_view
 from moola_lib.windows.masks import MASKS
@@ -51,7 +51,7 @@ class Reconstruction:
         if not is_scored.any():
             return None
         jittered = add_jitter(clean, is_valid, settings.jitter, noise)
-        with half_precision(clean.device, settings.precision):
+        with at_precision(clean.device, settings.precision):
             answer = model(jittered, is_masked & settings.hide_input)["reconstruction"]
         huber = masked_huber(answer.float(), clean, is_scored, scale=self.scale)
         # σ learns from a detached loss: it is reported, and cannot change what the encoder learns
@@ -77,7 +77,8 @@ class Reconstruction:
             is_masked = draw_mask(is_valid.shape, self.settings, noise)
             is_scored = is_masked & is_valid
             if is_scored.any():
-                answer = model(x, is_masked & self.settings.hide_input)["reconstruction"]
+                with at_precision(x.device, "fp32"):
+                    answer = model(x, is_masked & self.settings.hide_input)["reconstruction"]
                 total += float(masked_huber(answer, x, is_scored, scale=self.scale)) * len(part)
                 n_seen += len(part)
         if n_seen == 0:
@@ -127,7 +128,7 @@ class BarClassification:
         """
         clean, is_valid = self.gather(places)
         jittered = add_jitter(clean, is_valid, self.settings.jitter, noise)
-        with half_precision(clean.device, self.settings.precision):
+        with at_precision(clean.device, self.settings.precision):
             outputs = model(jittered)
         loss = pretext_loss(outputs, self.targets_at(places))
         return loss, loss
@@ -138,7 +139,9 @@ class BarClassification:
         model.eval()
         total = 0.0
         for part in torch.as_tensor(places).split(BLOCK):
-            total += float(pretext_loss(model(self.gather(part)[0]), self.targets_at(part))) * len(part)
+            with at_precision(self.gather.device, "fp32"):
+                outputs = model(self.gather(part)[0])
+            total += float(pretext_loss(outputs, self.targets_at(part))) * len(part)
         return total / len(places)
 
     def figures(self, model, validation):

@@ -80,6 +80,32 @@ def test_a_callers_own_autocast_does_not_stop_the_learning(gather):
     assert inside == pytest.approx(losses_of(gather), rel=0.02)
 
 
+@pytest.mark.slow
+def test_half_precision_ends_within_one_percent_of_full_precision(gather, market):
+    places = np.arange(20, len(market.bars.frame) - 104, 13)
+    train, validation = places[places < 6000], places[places > 6300]
+    settings = PretrainSettings(n_epochs=8, batch_size=16, learning_rate=4e-3, mask="span", mask_ratio=0.3, n_threads=1)
+    full, half = (
+        min(
+            row["validation_huber"]
+            for row in pretrain(
+                tiny_model(hidden_size=64, dropout=0.2),
+                gather,
+                train,
+                validation,
+                replace(settings, precision=precision),
+            )
+        )
+        for precision in ("fp32", "bf16")
+    )
+    assert half == pytest.approx(full, rel=0.01)
+
+
+def test_an_unknown_precision_is_a_sentence(gather):
+    with pytest.raises(UserError, match="precision 'fp16' is not known; choose fp32 or bf16"):
+        pretrain(tiny_model(), gather, TRAIN, VALIDATION, replace(SETTINGS, precision="fp16"))
+
+
 def test_gradient_checkpointing_changes_nothing(gather):
     models = [tiny_model(dropout=0.5), tiny_model(dropout=0.5)]
     histories = [

@@ -7,7 +7,8 @@ from plotly.subplots import make_subplots
 from moola_lib.figures.theme import BLUE, GREEN, GREY, ORANGE, style
 
 CUT = 1.0  # skill has no lower end: colours stop here, numbers do not
-SKILL_COLOURS = [[0, ORANGE], [0.5, "rgba(138,138,138,0.12)"], [1, BLUE]]
+# light enough for dark numbers on every cell, whatever the page's ground
+SKILL_COLOURS = [[0, "#ee9b66"], [0.5, "#eeeeee"], [1, "#62b0e4"]]
 
 
 def reconstruction_figure(clean, answer, interpolation, is_masked, name, *, title):
@@ -65,6 +66,7 @@ def skill_figure(table, rivals, *, title="Skill on hidden bars"):
             showscale=False,
             text=_skill_text(values, low, high),
             texttemplate="%{text}",
+            textfont_color="#1a1a1a",
             customdata=np.float32(np.stack([values, low, high], axis=2)),
             hovertemplate="%{y}, %{x}: %{customdata[0]:.3f} (%{customdata[1]:.3f} to %{customdata[2]:.3f})",
             name="",

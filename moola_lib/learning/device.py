@@ -68,6 +68,11 @@ def at_precision(device, precision):
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
 
 
+def has_fast_bf16():
+    """Tell whether this CPU has instructions for bf16 (AVX-512 BF16, or AMX); without them it is slower than fp32."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 @contextlib.contextmanager
 def explain_out_of_memory(batch_size):
     """Turn an out-of-memory error into a sentence that names the batch size."""

@@ -7,22 +7,26 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from moola_lib.figures import balance, candles, features, market, theme, training
+from moola_lib.figures import balance, candles, features, market, pretraining, theme, training
 from moola_lib.labels import expansion_targets
 from moola_lib.models.jade import TASKS
 
-ROOMS = (balance, candles, features, market, training)
+ROOMS = (balance, candles, features, market, pretraining, training)
 SHARES = pd.DataFrame([[0.4, 0.1, 0.3, 0.2], [0.1, 0.7, 0.1, 0.1]], index=["a", "b"], columns=TASKS)
 LINES = {task: [0.1, 0.2, 0.3] for task in TASKS}
 SKILL = pd.DataFrame(
     {
-        "feature": ["x", "y"],
-        "skill vs interpolation": [0.2, -9.0],
-        "skill vs mean": [0.4, 0.1],
-        "low": [0.1, -10.0],
-        "high": [0.3, -8.0],
+        "mask": ["single bars", "single bars", "3 bars", "3 bars"],
+        "feature": ["x", "y", "x", "y"],
+        "skill vs mean": [0.2, -9.0, 0.4, np.nan],
+        "low vs mean": [0.1, -10.0, -0.1, np.nan],
+        "high vs mean": [0.3, -8.0, 0.9, np.nan],
     }
 )
+PRETEXT = pd.DataFrame({"task": ["expansion", "swing"], "majority": [0.5, 0.3]}).assign(
+    **{f"{name}{end}": [0.8 + shift, 0.6 + shift] for name in ("model", "same bar") for end, shift in
+       (("", 0.0), (" low", -0.1), (" high", 0.05))}
+)  # fmt: skip
 SCORE = pd.DataFrame(
     {
         "metric": ["hit3_start", "joint3"],
@@ -88,10 +92,11 @@ FIGURES = {
     "curves_figure": lambda frame: training.curves_figure(
         {"train": [3.0, 2.0], "validation": [3.1, 2.2]}, title="t", y="loss", reference=("mean", 2.5)
     ),
-    "reconstruction_figure": lambda frame: training.reconstruction_figure(
+    "reconstruction_figure": lambda frame: pretraining.reconstruction_figure(
         *RNG.random((3, 105)), RNG.random(105) < 0.2, "range_z", title="t"
     ),
-    "skill_figure": lambda frame: training.skill_figure(SKILL),
+    "skill_figure": lambda frame: pretraining.skill_figure(SKILL, ["mean"]),
+    "pretext_figure": lambda frame: pretraining.pretext_figure(PRETEXT),
     "baselines_figure": lambda frame: training.baselines_figure(
         {"a": SCORE, "b": SCORE}, ["hit3_start", "joint3"], ["constant"], title="t"
     ),
@@ -144,7 +149,7 @@ def test_a_span_is_drawn_around_its_bars(tiny):
 def test_hidden_runs_are_shaded():
     is_masked = np.zeros(105, bool)
     is_masked[[0, 1, 50, 104]] = True
-    figure = training.reconstruction_figure(*RNG.random((3, 105)), is_masked, "x", title="t")
+    figure = pretraining.reconstruction_figure(*RNG.random((3, 105)), is_masked, "x", title="t")
     assert [(s.x0, s.x1) for s in figure.layout.shapes] == [(-0.5, 1.5), (49.5, 50.5), (103.5, 104.5)]
 
 
@@ -154,11 +159,18 @@ def test_bars_of_shares_are_the_shares():
         np.testing.assert_array_equal(values(trace.x), SHARES[trace.name])
 
 
-def test_skill_is_cut_for_display_but_never_raised():
-    figure = training.skill_figure(SKILL)
-    np.testing.assert_allclose(values(figure.data[0].x), [0.2, -1.5])
-    assert (values(figure.data[0].error_x.array) >= 0).all()
-    assert (values(figure.data[0].error_x.arrayminus) >= 0).all()
+def test_skills_colours_are_cut_and_its_numbers_are_not():
+    (heat,) = pretraining.skill_figure(SKILL, ["mean"]).data
+    np.testing.assert_allclose(values(heat.z), [[0.2, 0.4], [-1.0, np.nan]], rtol=1e-6)
+    assert [list(row) for row in heat.text] == [["+0.20", "(+0.40)"], ["−9.00", "(–)"]]
+    np.testing.assert_allclose(heat.customdata[1][0], [-9, -10, -8])
+
+
+def test_per_bar_tasks_stand_beside_both_baselines():
+    model, same_bar, majority = pretraining.pretext_figure(PRETEXT).data
+    np.testing.assert_allclose(values(model.x) - values(model.error_x.arrayminus), PRETEXT["model low"])
+    np.testing.assert_allclose(values(same_bar.x) + values(same_bar.error_x.array), PRETEXT["same bar high"])
+    np.testing.assert_allclose(values(majority.x), PRETEXT["majority"])
 
 
 def test_an_overview_marks_hours_and_gaps_as_bands_and_rolls_as_lines(tiny):

@@ -6,45 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny_training import SETTINGS, TRAIN, VALIDATION, assert_equal_weights, tiny_model, without_clock
 
 from moola_lib.errors import UserError
-from moola_lib.learning.checkpoints import Checkpoints, restore_training, training_state
-from moola_lib.learning.pretrain import PretrainSettings, feature_moments, learning_rate_at, pretrain
+from moola_lib.learning import pretrain as pretrain_module
+from moola_lib.learning.device import at_precision
+from moola_lib.learning.objectives import Reconstruction, feature_moments
+from moola_lib.learning.pretrain import PretrainSettings, learning_rate_at, pretrain, pretrain_for_fold
+from moola_lib.market import trade_dates
 from moola_lib.models import build_model
-from moola_lib.models.weights import load_tensors
 from moola_lib.windows.gather import WindowGatherer
-
-SETTINGS = PretrainSettings(n_epochs=4, batch_size=8, seed=3, n_threads=1)
-# a rate that destroys what the first epochs learned, so that the best epoch is not the last
-RUINOUS = replace(SETTINGS, n_epochs=6, learning_rate=50.0, final_learning_rate=50.0, warmup_frac=1.0)
-TRAIN, VALIDATION = np.arange(0, 800, 40), np.arange(1400, 1800, 50)
-CLOCK = "windows_per_second"
-
-
-def tiny_model(seed=1, **options):
-    torch.manual_seed(seed)
-    return build_model("masked_autoencoder", n_features=11, **{"hidden_size": 4} | options)
-
-
-def without_clock(history):
-    return [{name: value for name, value in row.items() if name != CLOCK} for row in history]
-
-
-def assert_equal_weights(one, two):
-    for name, value in one.state_dict().items():
-        assert torch.equal(value, two.state_dict()[name]), name
-
-
-class Interrupted(Exception):
-    pass
-
-
-def stop_after(n):
-    def on_epoch(row):
-        if row["epoch"] == n:
-            raise Interrupted
-
-    return on_epoch
 
 
 def test_equal_seeds_give_equal_histories_bit_for_bit(gather):
@@ -68,59 +39,81 @@ def test_one_batch_overfits(gather):
     assert np.mean(losses[-5:]) < 0.5 * losses[0]
 
 
-@pytest.mark.parametrize("mask", ["single", "span"])
-def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(gather, tmp_path, mask):
-    settings = replace(SETTINGS, mask=mask)
-    whole = tiny_model()
-    wanted = pretrain(whole, gather, TRAIN, VALIDATION, settings, checkpoints=Checkpoints(tmp_path / "whole"))
-    checkpoints = Checkpoints(tmp_path / "parts")
-    with pytest.raises(Interrupted):
-        pretrain(
-            tiny_model(), gather, TRAIN, VALIDATION, settings, checkpoints=checkpoints, on_epoch=stop_after(2)
-        )  # fmt: skip
-    resumed = tiny_model(seed=99)
-    torch.rand(7)  # whatever happened in between
-    found = pretrain(resumed, gather, TRAIN, VALIDATION, settings, checkpoints=checkpoints, resume=True)
-    assert without_clock(found) == without_clock(wanted)
-    assert_equal_weights(resumed, whole)
-
-
-def test_resuming_a_finished_run_gives_its_best_weights(gather, tmp_path):
-    checkpoints = Checkpoints(tmp_path)
-    model = tiny_model()
-    wanted = pretrain(model, gather, TRAIN, VALIDATION, RUINOUS, checkpoints=checkpoints)
-    again = tiny_model(seed=99)
-    assert pretrain(again, gather, TRAIN, VALIDATION, RUINOUS, checkpoints=checkpoints, resume=True) == wanted
-    assert_equal_weights(model, again)
-
-
-def test_the_best_epoch_is_kept(gather, tmp_path):
-    model, checkpoints = tiny_model(), Checkpoints(tmp_path, top_k=2)
-    history = pretrain(model, gather, TRAIN, VALIDATION, RUINOUS, checkpoints=checkpoints)
-    losses = [row["validation_huber"] for row in history]
-    best = int(np.argmin(losses))
-    assert best < len(losses) - 1
-    tensors, metadata = load_tensors(checkpoints.best)
-    assert metadata["epoch"] == best + 1 and metadata["score"] == losses[best]
-    for name, value in model.state_dict().items():
-        assert torch.equal(tensors[f"model.{name}"], value)
-    assert load_tensors(checkpoints.latest)[1]["epoch"] == len(history)
-
-
-def test_best_latest_and_the_top_k_lie_in_the_folder(gather, tmp_path):
-    history = pretrain(
-        tiny_model(), gather, TRAIN, VALIDATION, SETTINGS, checkpoints=Checkpoints(tmp_path / "c", top_k=2)
-    )
-    ranked = sorted((row["validation_huber"], row["epoch"]) for row in history)[:2]
-    expected = {"checkpoint_best.safetensors", "checkpoint_latest.safetensors"}
-    expected |= {f"checkpoint_epoch{epoch:04d}_score{score!r}.safetensors" for score, epoch in ranked}
-    assert {path.name for path in (tmp_path / "c").iterdir()} == expected
-
-
 def test_training_stops_when_nothing_improves(gather):
     settings = replace(SETTINGS, n_epochs=12, patience_epochs=2, learning_rate=0.0, final_learning_rate=0.0)
     history = pretrain(tiny_model(), gather, TRAIN, VALIDATION, settings)
     assert len(history) == 3  # without any learning the first epoch stays the best
+
+
+def test_half_precision_is_opened_for_every_step(gather, monkeypatch):
+    opened = []
+
+    def watch(device, precision):
+        opened.append(precision)
+        return at_precision(device, precision)
+
+    monkeypatch.setattr("moola_lib.learning.objectives.at_precision", watch)
+    pretrain(tiny_model(), gather, TRAIN, VALIDATION, replace(SETTINGS, precision="bf16"))
+    assert opened.count("bf16") == SETTINGS.n_epochs * math.ceil(len(TRAIN) / SETTINGS.batch_size)
+    assert opened.count("fp32") == 1 + SETTINGS.n_epochs  # validation, before training too
+
+
+# enough rate and steps for weights that stay behind to show
+QUICK = replace(SETTINGS, n_epochs=15, learning_rate=2e-2, final_learning_rate=1e-2, warmup_frac=0.0, jitter=0.0)
+
+
+def losses_of(gather, **changes):
+    model = tiny_model(hidden_size=16, dropout=0.0)
+    return [row["train_huber"] for row in pretrain(model, gather, TRAIN, VALIDATION, replace(QUICK, **changes))]
+
+
+def test_half_precision_learns_as_full_precision_does(gather):
+    full, half = losses_of(gather), losses_of(gather, precision="bf16")
+    assert full[-1] < 0.7 * full[0]
+    assert half != full
+    assert half == pytest.approx(full, rel=0.02)
+
+
+def test_a_callers_own_autocast_does_not_stop_the_learning(gather):
+    with torch.autocast("cpu", torch.bfloat16):  # around the loop its cache of weights goes stale
+        inside = losses_of(gather, precision="bf16")
+    assert inside == pytest.approx(losses_of(gather), rel=0.02)
+
+
+@pytest.mark.slow
+def test_half_precision_ends_within_one_percent_of_full_precision(gather, market):
+    places = np.arange(20, len(market.bars.frame) - 104, 13)
+    train, validation = places[places < 6000], places[places > 6300]
+    settings = PretrainSettings(n_epochs=8, batch_size=16, learning_rate=4e-3, mask="span", mask_ratio=0.3, n_threads=1)
+    full, half = (
+        min(
+            row["validation_huber"]
+            for row in pretrain(
+                tiny_model(hidden_size=64, dropout=0.2),
+                gather,
+                train,
+                validation,
+                replace(settings, precision=precision),
+            )
+        )
+        for precision in ("fp32", "bf16")
+    )
+    assert half == pytest.approx(full, rel=0.01)
+
+
+def test_an_unknown_precision_is_a_sentence(gather):
+    with pytest.raises(UserError, match="precision 'fp16' is not known; choose fp32 or bf16"):
+        pretrain(tiny_model(), gather, TRAIN, VALIDATION, replace(SETTINGS, precision="fp16"))
+
+
+def test_gradient_checkpointing_changes_nothing(gather):
+    models = [tiny_model(dropout=0.5), tiny_model(dropout=0.5)]
+    histories = [
+        without_clock(pretrain(model, gather, TRAIN, VALIDATION, replace(SETTINGS, gradient_checkpointing=is_on)))
+        for model, is_on in zip(models, (False, True), strict=True)
+    ]
+    assert histories[0] == histories[1]
+    assert_equal_weights(*models)
 
 
 def test_nan_features_are_refused_at_the_door(table):
@@ -142,14 +135,6 @@ def test_a_loss_that_is_not_finite_names_epoch_batch_and_window(gather):
 def test_features_of_another_width_are_refused(gather):
     with pytest.raises(UserError, match="11 columns, the model reads 4"):
         pretrain(build_model("masked_autoencoder", n_features=4, hidden_size=4), gather, TRAIN, VALIDATION, SETTINGS)
-
-
-def test_a_training_is_resumed_with_its_own_settings_only(gather, tmp_path):
-    checkpoints = Checkpoints(tmp_path)
-    pretrain(tiny_model(), gather, TRAIN, VALIDATION, replace(SETTINGS, n_epochs=1), checkpoints=checkpoints)
-    other = replace(SETTINGS, n_epochs=1, learning_rate=0.5)
-    with pytest.raises(UserError, match=r"another learning_rate \(\S+, now 0.5\)"):
-        pretrain(tiny_model(), gather, TRAIN, VALIDATION, other, checkpoints=checkpoints, resume=True)
 
 
 def test_an_epoch_may_draw_fewer_windows(gather):
@@ -194,6 +179,58 @@ def test_jitter_is_on_the_input_and_never_in_validation(gather):
     assert plain["train_huber"] != jittered["train_huber"]
 
 
+def test_the_leak_is_learned_by_copying(gather):
+    settings = replace(QUICK, n_epochs=30, hide_input=False)
+    model = tiny_model(hidden_size=16, dropout=0.0)
+    history = pretrain(model, gather, TRAIN, VALIDATION, settings)
+    leaky, honest = (
+        Reconstruction(gather, TRAIN, replace(settings, hide_input=is_hidden)).validate(model, VALIDATION)
+        for is_hidden in (False, True)
+    )
+    assert leaky == min(row["validation_huber"] for row in history)
+    assert leaky < 0.6 * honest  # nothing it knows is of use once hiding is on
+
+
+def test_a_fold_never_sees_its_test_days_nor_their_neighbours(gather, market):
+    index, places = market.bars.frame.index, np.arange(20, len(market.bars.frame) - 104, 15)
+    dates = trade_dates(index)
+    seen = []
+
+    class Watched(WindowGatherer):
+        def __init__(self):
+            self.__dict__ = dict(gather.__dict__)
+
+        def __call__(self, places):
+            seen.append(places.numpy())
+            return WindowGatherer.__call__(self, places)
+
+    model = tiny_model()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    test_days = np.unique(dates)[[0]]
+    settings = replace(SETTINGS, n_epochs=1)
+    assert pretrain_for_fold(model, Watched(), places, index, test_days, settings) is model
+    assert any(not torch.equal(before[name], value) for name, value in model.state_dict().items())
+    bars = (np.unique(np.concatenate(seen))[:, None] + np.arange(105)).ravel()
+    assert not np.isin(dates[bars], np.unique(dates)[:2]).any()
+    assert np.isin(np.unique(dates)[2:], dates[bars]).all()
+
+
+def test_a_folds_validation_shares_no_bar_with_its_training(gather, market, monkeypatch):
+    parts = []
+    monkeypatch.setattr(pretrain_module, "pretrain", lambda model, gather, *parts_, **options: parts.extend(parts_))
+    index, places = market.bars.frame.index, np.arange(0, len(market.bars.frame) - 104, 15)
+    pretrain_for_fold(None, gather, places, index, np.unique(trade_dates(index))[[2]], SETTINGS)
+    train, validation, _ = parts
+    assert validation[0] - (train[-1] + 104) > 105
+    assert len(validation) == pytest.approx(0.15 * (len(train) + len(validation)), rel=0.1)
+
+
+def test_a_fold_that_leaves_nothing_is_a_sentence(gather, market):
+    index = market.bars.frame.index
+    with pytest.raises(UserError, match="of 10 windows none is left to pre-train on away from 6 test days"):
+        pretrain_for_fold(tiny_model(), gather, np.arange(10), index, np.unique(trade_dates(index)), SETTINGS)
+
+
 def test_moments_are_those_of_valid_bars(table, gather):
     mean, sd = feature_moments(gather, np.array([0, 500]))
     rows = np.r_[0:105, 500:605]
@@ -210,8 +247,8 @@ def test_a_constant_feature_has_a_deviation_of_one(table):
 
 
 def test_the_rate_warms_up_then_follows_a_cosine_to_its_end():
-    shape = {"peak": 1e-3, "final": 1e-4, "warmup_frac": 0.25}
-    rates = np.array([learning_rate_at(step, 100, **shape) for step in range(100)])
+    settings = PretrainSettings(learning_rate=1e-3, final_learning_rate=1e-4, warmup_frac=0.25)
+    rates = np.array([learning_rate_at(step, 100, settings) for step in range(100)])
     assert rates[0] == pytest.approx(1e-3 / 25)  # the first step already moves
     assert rates[24] == pytest.approx(1e-3) == rates.max()
     assert rates[99] == pytest.approx(1e-4)
@@ -223,39 +260,6 @@ def test_the_rate_warms_up_then_follows_a_cosine_to_its_end():
 
 @pytest.mark.parametrize("n_steps", [1, 2, 3])
 def test_the_shortest_schedules_have_rates(n_steps):
-    rates = [learning_rate_at(step, n_steps, peak=1.0, final=0.1, warmup_frac=0.25) for step in range(n_steps)]
+    settings = PretrainSettings(learning_rate=1.0, final_learning_rate=0.1, warmup_frac=0.25)
+    rates = [learning_rate_at(step, n_steps, settings) for step in range(n_steps)]
     assert rates[0] == 1.0 and all(0.1 <= rate <= 1.0 for rate in rates)
-
-
-def saved_state(folder):
-    model = tiny_model()
-    optimizer = torch.optim.AdamW(model.parameters())
-    checkpoints = Checkpoints(folder)
-    checkpoints.save(training_state(model, optimizer, {}, {"history": []}), score=0.5, epoch=1)
-    return checkpoints
-
-
-def test_a_truncated_checkpoint_is_a_sentence(tmp_path):
-    checkpoints = saved_state(tmp_path)
-    checkpoints.latest.write_bytes(checkpoints.latest.read_bytes()[:-50])
-    model = tiny_model()
-    with pytest.raises(UserError, match="truncated or not a safetensors file"):
-        restore_training(checkpoints.latest, model, torch.optim.AdamW(model.parameters()), {})
-
-
-@pytest.mark.parametrize("options", [{"hidden_size": 6}, {"n_layers": 1}])
-def test_a_checkpoint_of_another_shape_is_a_sentence(tmp_path, options):
-    checkpoints = saved_state(tmp_path)
-    model = tiny_model(**options)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(UserError, match=r"checkpoint of another model \(.* here, .* in the file, \d+ tensors in all\)"):
-        restore_training(checkpoints.latest, model, torch.optim.AdamW(model.parameters()), {})
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-
-
-def test_resuming_from_a_checkpoint_of_another_shape_is_a_sentence(gather, tmp_path):
-    checkpoints = saved_state(tmp_path)
-    with pytest.raises(UserError, match="checkpoint of another model"):
-        pretrain(
-            tiny_model(hidden_size=6), gather, TRAIN, VALIDATION, SETTINGS, checkpoints=checkpoints, resume=True
-        )  # fmt: skip

@@ -7,6 +7,7 @@ import torch
 
 from moola_lib.errors import UserError
 from moola_lib.models import MODELS, PRETRAINERS, build_model
+from moola_lib.models.encoder import Encoder
 from moola_lib.models.jade import TASKS
 from moola_lib.models.pretrainers import hide
 
@@ -125,6 +126,39 @@ def test_the_frozen_path_equals_the_whole():
     x = torch.randn(2, 105, 5)
     whole, parts = model(x), model.decode(model.encode(x))
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def encode(encoder, x, is_checkpointed):
+    """Outputs, gradients, and the bytes kept for the backward pass."""
+    kept = []
+    encoder.is_checkpointed = is_checkpointed
+    encoder.zero_grad()
+    torch.manual_seed(3)  # dropout
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes) or t, lambda t: t):
+        encoded = encoder(x)
+    encoded.square().sum().backward()
+    return encoded.detach(), [parameter.grad.clone() for parameter in encoder.parameters()], sum(kept)
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+def test_gradient_checkpointing_gives_the_same_numbers_for_less_memory(n_layers):
+    torch.manual_seed(0)
+    encoder = Encoder(5, hidden_size=16, n_layers=n_layers, dropout=0.5).train()
+    x = torch.randn(8, 105, 5)
+    plain, saving = (encode(encoder, x, is_on) for is_on in (False, True))
+    assert torch.equal(plain[0], saving[0])
+    assert all(torch.equal(one, two) for one, two in zip(plain[1], saving[1], strict=True))
+    assert saving[2] < 0.5 * plain[2]
+
+
+def test_gradient_checkpointing_changes_no_answer_without_gradients():
+    encoder = Encoder(5, hidden_size=4).eval()
+    x = torch.randn(2, 105, 5)
+    with torch.no_grad():
+        expected = encoder(x)
+        encoder.is_checkpointed = True
+        assert torch.equal(encoder(x), expected)
+    assert torch.equal(encoder(x).detach(), expected)
 
 
 def test_an_unknown_model_lists_the_known_ones():

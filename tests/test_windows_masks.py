@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from moola_lib.errors import UserError
 from moola_lib.labels import expansion_targets
 from moola_lib.windows.augment import warp_batch
-from moola_lib.windows.masks import MASKS
-from moola_lib.windows.samplers import balanced_batches, shuffled_batches
+from moola_lib.windows.masks import MASKS, exact_mask
+from moola_lib.windows.samplers import balanced_batches, epoch_batches, shuffled_batches
 
 
 def generator(seed=1):
@@ -27,7 +28,7 @@ def runs(mask):
 
 
 @pytest.mark.parametrize("name", MASKS)
-@pytest.mark.parametrize("ratio", [0.15, 0.4])
+@pytest.mark.parametrize("ratio", [0.15, 0.4, 0.6])
 def test_the_expected_share_is_hidden(name, ratio):
     mask = MASKS[name]((3000, 105), ratio, generator())
     assert mask.dtype == torch.bool and mask.shape == (3000, 105)
@@ -56,6 +57,47 @@ def test_span_lengths_are_geometric_with_their_mean():
     assert (lengths == 1).mean() == pytest.approx(0.1, abs=0.02)
 
 
+def markov_chain(shape, ratio, generator, mean_bars):
+    """The definition, bar after bar: a hidden run ends with probability 1 / mean_bars."""
+    batch, time = shape
+    noise = torch.rand((batch, time + 1), generator=generator)
+    leave = 1 / mean_bars
+    enter = leave * ratio / (1 - ratio)
+    states = [noise[:, 0] < ratio]
+    for t in range(1, time):
+        states.append(torch.where(states[-1], noise[:, t] >= leave, noise[:, t] < enter))
+    return torch.stack(states, dim=1)
+
+
+@pytest.mark.parametrize(("ratio", "mean_bars"), [(0.15, 10), (0.4, 3), (0.5, 1), (0.6, 1.5), (0.9, 10)])
+def test_spans_are_the_states_of_a_markov_chain(ratio, mean_bars):
+    expected = markov_chain((500, 105), ratio, generator(), mean_bars)
+    found = MASKS["span"]((500, 105), ratio, generator(), mean_bars)
+    has = expected.any(dim=1)  # a window in which nothing is hidden gets one bar
+    assert has.any() and torch.equal(found[has], expected[has])
+
+
+@pytest.mark.parametrize("span_bars", [1, 3, 10, 30, 103])
+def test_exact_runs_have_their_length_and_a_visible_bar_on_both_sides(span_bars):
+    mask = exact_mask((400, 105), 0.3, generator(), span_bars)
+    assert not mask[:, 0].any() and not mask[:, -1].any()
+    assert (runs(mask) == span_bars).all()
+    counts = mask.sum(dim=1)
+    assert (counts == max(round(0.3 * 105 / span_bars), 1) * span_bars).all()
+
+
+def test_exact_runs_are_placed_anywhere():
+    first = exact_mask((4000, 12), 0.1, generator(), 3).int().argmax(dim=1)
+    counts = torch.bincount(first, minlength=12)[1:9]
+    assert counts.sum() == 4000 and (counts.float() / 4000).numpy() == pytest.approx(1 / 8, abs=0.02)
+
+
+def test_runs_that_do_not_fit_are_a_sentence():
+    with pytest.raises(UserError, match="a span of 104 bars does not fit"):
+        exact_mask((2, 105), 0.3, generator(), 104)
+    assert exact_mask((2, 9), 0.9, generator(), 3).sum(dim=1).tolist() == [6, 6]  # as many as fit
+
+
 def test_single_bars_are_mostly_alone():
     mask = MASKS["single"]((4000, 105), 0.15, generator())
     inner = mask[:, 1:-1]
@@ -68,6 +110,17 @@ def test_shuffled_batches_show_every_row_once():
     assert [len(batch) for batch in batches] == [5, 5, 5, 5, 3]
     rows = torch.cat(batches)
     assert sorted(rows.tolist()) == list(range(23)) and rows.tolist() != list(range(23))
+
+
+def test_an_epochs_batches_follow_from_seed_and_epoch_alone():
+    def rows(**changes):
+        return torch.cat(epoch_batches(23, 5, **{"seed": 1, "epoch": 0} | changes)).tolist()
+
+    assert [len(batch) for batch in epoch_batches(23, 5, seed=1, epoch=0)] == [5, 5, 5, 5, 3]
+    assert sorted(rows()) == list(range(23)) and rows() == rows()
+    assert len({tuple(rows(seed=seed, epoch=epoch)) for seed in range(4) for epoch in range(4)}) == 16
+    drawn = rows(n_drawn=12)
+    assert len(set(drawn)) == 12 and drawn == rows()[:12]
 
 
 def test_balanced_batches_show_each_class_equally_often():

@@ -1,19 +1,30 @@
 """Did the encoder learn more than interpolation would give? Skill per feature, and proof that hidden means hidden."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import torch
 
+from moola_lib.errors import UserError
 from moola_lib.evaluation.intervals import day_block_weights, interval
-from moola_lib.learning.pretrain import draw_mask
+from moola_lib.learning.objectives import draw_mask
 from moola_lib.models.pretrainers import hide
+from moola_lib.windows.masks import exact_mask, single_mask
 
 RIVALS = ("mean", "last value", "interpolation")
+SKILL_MASKS = {
+    "single bars": single_mask,
+    **{f"{n} bars": partial(exact_mask, span_bars=n) for n in (3, 10, 30)},
+}
 
 
-@torch.no_grad()
 def reconstruction_skill(model, gather, places, days, train_mean, settings, *, n_bootstrap=500):
-    """Compare the model with three simple answers on hidden bars, feature by feature.
+    """Compare the model with three simple answers on hidden bars: by mask, feature by feature.
+
+    Single bars are hidden independently; the other masks hide runs of exactly
+    3, 10 and 30 bars with a visible bar on both sides. Each hides about
+    `settings.mask_ratio` of the bars, whatever mask the model was trained on.
 
     Parameters
     ----------
@@ -26,51 +37,89 @@ def reconstruction_skill(model, gather, places, days, train_mean, settings, *, n
     train_mean : ndarray (feature,), float32
         Mean of each feature over the training windows.
     settings : PretrainSettings
-        Which mask to draw.
+        Its `hide_input` is not read: what is hidden here stays hidden.
     n_bootstrap : int
 
     Returns
     -------
     DataFrame
-        One row per feature: `feature`, `mae` of the model and of each rival,
-        and for each rival `skill vs <rival>` = 1 - squared error / the rival's
-        squared error, with `low` and `high` for interpolation, and `n_hidden`.
+        One row per mask of SKILL_MASKS and feature: `mask`, `feature`, `mae
+        model`, and for each rival `mae <rival>`, `skill vs <rival>` = 1 -
+        squared error / the rival's squared error with its 95% interval `low vs
+        <rival>` and `high vs <rival>`; `n_hidden` bars.
     """
-    model.eval()
-    generator = torch.Generator(gather.device).manual_seed(settings.seed + 2)
-    squared = {name: [] for name in ("model", *RIVALS)}
-    absolute = {name: [] for name in ("model", *RIVALS)}
-    counts = []
-    for part in torch.as_tensor(places).split(256):
-        x, is_valid = gather(part)
-        is_masked = draw_mask(is_valid.shape, settings, generator)
-        answers = fill_hidden(x, is_masked, torch.as_tensor(train_mean, device=x.device), is_valid)
-        answers["model"] = model(x, is_masked)["reconstruction"]
-        scored = (is_masked & is_valid).unsqueeze(-1)
-        for name, answer in answers.items():
-            error = (answer - x) * scored
-            squared[name].append((error**2).sum(dim=1).cpu().numpy())
-            absolute[name].append(error.abs().sum(dim=1).cpu().numpy())
-        counts.append(scored.sum(dim=(1, 2)).cpu().numpy())
-    squared = {name: np.concatenate(value).astype(np.float64) for name, value in squared.items()}
-    absolute = {name: np.concatenate(value).astype(np.float64) for name, value in absolute.items()}
-    n_hidden = np.concatenate(counts)
     weights = day_block_weights(days, n_bootstrap=n_bootstrap, seed=settings.seed)
     rows = []
-    for column, feature in enumerate(gather.names):
-        row = {"feature": feature}
-        for name in ("model", *RIVALS):
-            row[f"mae {name}"] = absolute[name][:, column].sum() / n_hidden.sum()
-        own = squared["model"][:, column]
-        for rival in RIVALS:
-            theirs = squared[rival][:, column]
-            row[f"skill vs {rival}"] = 1 - own.sum() / theirs.sum() if theirs.sum() > 0 else np.nan
-        theirs = weights @ squared["interpolation"][:, column]
-        ratio = np.divide(weights @ own, theirs, out=np.full(len(weights), np.nan), where=theirs > 0)
-        row["low"], row["high"] = interval(1 - ratio)
-        row["n_hidden"] = int(n_hidden.sum())
-        rows.append(row)
+    for mask, draw in SKILL_MASKS.items():
+        errors = _errors(model, gather, places, train_mean, draw, settings)
+        rows += [
+            {"mask": mask, "feature": feature, **_skill_row(errors, column, weights)}
+            for column, feature in enumerate(gather.names)
+        ]
     return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def _errors(model, gather, places, train_mean, draw, settings):
+    """Return each window's summed errors: `squared` and `absolute`, name to (n, feature); `n_hidden` (n,)."""
+    model.eval()
+    generator = torch.Generator(gather.device).manual_seed(settings.seed + 2)
+    squared, absolute, n_hidden = {}, {}, []
+    for part in torch.as_tensor(places).split(256):
+        x, is_valid = gather(part)
+        is_masked = draw(is_valid.shape, settings.mask_ratio, generator)
+        answers = fill_hidden(x, is_masked, torch.as_tensor(train_mean, device=x.device), is_valid)
+        answers["model"] = model(x, is_masked)["reconstruction"]
+        is_scored = (is_masked & is_valid).unsqueeze(-1)
+        for name, answer in answers.items():
+            error = ((answer - x) * is_scored).double()
+            squared.setdefault(name, []).append((error**2).sum(dim=1).cpu().numpy())
+            absolute.setdefault(name, []).append(error.abs().sum(dim=1).cpu().numpy())
+        n_hidden.append(is_scored.sum(dim=(1, 2)).cpu().numpy())
+    squared, absolute = ({name: np.concatenate(parts) for name, parts in kind.items()} for kind in (squared, absolute))
+    return {"squared": squared, "absolute": absolute, "n_hidden": np.concatenate(n_hidden)}
+
+
+def _skill_row(errors, column, weights):
+    """Return one feature's errors and skills, with the intervals that the windows' weights give."""
+    n_hidden = int(errors["n_hidden"].sum())
+    row = {f"mae {name}": errors["absolute"][name][:, column].sum() / n_hidden for name in ("model", *RIVALS)}
+    own = errors["squared"]["model"][:, column]
+    for rival in RIVALS:
+        theirs = errors["squared"][rival][:, column]
+        row[f"skill vs {rival}"] = float(_skill(own.sum(), theirs.sum()))
+        row[f"low vs {rival}"], row[f"high vs {rival}"] = interval(_skill(weights @ own, weights @ theirs))
+    return row | {"n_hidden": n_hidden}
+
+
+def _skill(own, theirs):
+    """Return 1 - own / theirs, NaN where the rival makes no error."""
+    own, theirs = np.asarray(own), np.asarray(theirs)
+    return 1 - np.divide(own, theirs, out=np.full(theirs.shape, np.nan), where=theirs > 0)
+
+
+def hardest_rival(skill):
+    """Return, for each mask and feature, the skill against the rival that is hardest to beat.
+
+    Parameters
+    ----------
+    skill : DataFrame
+        From `reconstruction_skill`.
+
+    Returns
+    -------
+    DataFrame
+        `mask`, `feature`, `rival`, `skill`, `low`, `high`, and `verdict`:
+        "better" or "worse" where the interval excludes 0, else "inconclusive".
+    """
+    values = skill[[f"skill vs {rival}" for rival in RIVALS]].to_numpy()
+    hardest = np.where(np.isnan(values), np.inf, values).argmin(axis=1)  # a rival without error beats nobody here
+    picked = {
+        name: skill[[f"{name} vs {rival}" for rival in RIVALS]].to_numpy()[np.arange(len(skill)), hardest]
+        for name in ("skill", "low", "high")
+    }
+    verdict = np.select([picked["low"] > 0, picked["high"] < 0], ["better", "worse"], default="inconclusive")
+    return skill[["mask", "feature"]].assign(rival=np.array(RIVALS)[hardest], **picked, verdict=verdict)
 
 
 def fill_hidden(x, is_masked, mean, is_valid=None):
@@ -111,7 +160,16 @@ def fill_hidden(x, is_masked, mean, is_valid=None):
 
 @torch.no_grad()
 def check_hiding(model, gather, places, settings):
-    """Change every hidden value and see whether anything the model does changes.
+    """Change every hidden value and see whether anything the model does changes: the leak detector.
+
+    What is hidden from the encoder is what `settings` hide from it in training.
+
+    Parameters
+    ----------
+    model : MaskedAutoencoder
+    gather : WindowGatherer
+    places : ndarray (n,), int64
+    settings : PretrainSettings
 
     Returns
     -------
@@ -119,17 +177,45 @@ def check_hiding(model, gather, places, settings):
         `input_change`: largest change of the encoder's input (must be 0);
         `output_change`: of the reconstruction (must be 0);
         `visible_change`: of the reconstruction when visible values change
-        instead (must not be 0, or the check could not fail).
+        instead (must not be 0, or the check could not fail);
+        `verdict`: "hidden", "LEAK", or "cannot tell".
     """
     model.eval()
     generator = torch.Generator(gather.device).manual_seed(settings.seed + 3)
     x, is_valid = gather(torch.as_tensor(places))
     is_masked = draw_mask(is_valid.shape, settings, generator)
     noise = torch.randn(x.shape, generator=generator, device=x.device) * 10
-    hidden = is_masked.unsqueeze(-1)
-    plain = model(x, is_masked)["reconstruction"]
-    return {
-        "input_change": float((hide(x + noise * hidden, is_masked) - hide(x, is_masked)).abs().max()),
-        "output_change": float((model(x + noise * hidden, is_masked)["reconstruction"] - plain).abs().max()),
-        "visible_change": float((model(x + noise * ~hidden, is_masked)["reconstruction"] - plain).abs().max()),
+    at_hidden, at_visible = x + noise * is_masked.unsqueeze(-1), x + noise * ~is_masked.unsqueeze(-1)
+    is_hidden = is_masked & settings.hide_input
+
+    def answer(x):
+        return model(x, is_hidden)["reconstruction"]
+
+    found = {
+        "input_change": float((hide(at_hidden, is_hidden) - hide(x, is_hidden)).abs().max()),
+        "output_change": float((answer(at_hidden) - answer(x)).abs().max()),
+        "visible_change": float((answer(at_visible) - answer(x)).abs().max()),
     }
+    is_leak = found["input_change"] > 0 or found["output_change"] > 0
+    verdict = "LEAK" if is_leak else "hidden" if found["visible_change"] > 0 else "cannot tell"
+    return {**found, "verdict": verdict}
+
+
+def require_hiding(found):
+    """Refuse to go on with an encoder that saw what it was to reconstruct: it learned to copy.
+
+    Parameters
+    ----------
+    found : dict
+        From `check_hiding`.
+
+    Raises
+    ------
+    UserError
+        The verdict is anything but "hidden".
+    """
+    if found["verdict"] != "hidden":
+        raise UserError(
+            f"this encoder is not exported: changing hidden values changed its input by {found['input_change']:.3g} "
+            f"and its answer by {found['output_change']:.3g} ({found['verdict']}); train with hide_input: true"
+        )

@@ -1,10 +1,10 @@
-"""Training curves, reconstruction, and figures beside their baselines."""
+"""Training curves, and figures beside their baselines."""
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from moola_lib.figures.theme import BLUE, GREEN, GREY, ORANGE, SEQUENCE, style
+from moola_lib.figures.theme import GREY, SEQUENCE, style
 
 
 def curves_figure(lines, *, title, y, reference=None):
@@ -25,59 +25,6 @@ def curves_figure(lines, *, title, y, reference=None):
     if reference is not None:
         figure.add_hline(y=reference[1], line={"color": GREY, "dash": "dash"}, annotation_text=reference[0])
     return style(figure, title, x="epoch", y=y)
-
-
-def reconstruction_figure(clean, answer, interpolation, is_masked, name, *, title):
-    """Draw one feature of one window: the truth, what was hidden, and what model and interpolation made of it.
-
-    Parameters
-    ----------
-    clean, answer, interpolation : ndarray (time,)
-    is_masked : ndarray (time,), bool
-    name : str
-        Of the feature.
-    """
-    bars = np.arange(len(clean))
-    figure = go.Figure()
-    edges = np.diff(np.r_[False, is_masked, False].astype(int))
-    for first, last in zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True):
-        span = {"x0": first - 0.5, "x1": last - 0.5}
-        figure.add_vrect(**span, fillcolor="rgba(128,128,128,0.18)", line_width=0, layer="below")
-    hidden = lambda values: np.where(is_masked, np.float32(values), np.nan)  # noqa: E731
-    figure.add_trace(go.Scatter(x=bars, y=np.float32(clean), name="true", line={"color": GREY, "width": 1.5}))
-    figure.add_trace(
-        go.Scatter(x=bars, y=hidden(interpolation), name="interpolation", line={"color": GREEN, "dash": "dot"})
-    )
-    figure.add_trace(go.Scatter(x=bars, y=hidden(answer), name="model", line={"color": ORANGE, "width": 2.5}))
-    return style(figure, title, x="bar (grey: hidden from the encoder)", y=name)
-
-
-def skill_figure(table, *, title="Skill on hidden bars, feature by feature"):
-    """Draw 1 - squared error / the rival's, with the interval against interpolation.
-
-    Parameters
-    ----------
-    table : DataFrame
-        From `evaluation.reconstruction.reconstruction_skill`.
-    """
-    figure = go.Figure()
-    shown = np.maximum(table["skill vs interpolation"], -1.5)
-    error = {
-        "type": "data",
-        "symmetric": False,
-        "array": np.maximum(table["high"], -1.5) - shown,
-        "arrayminus": shown - np.maximum(table["low"], -1.5),
-    }
-    for column, values, colour, symbol, bars in [
-        ("against interpolation", shown, BLUE, "circle", error),
-        ("against the mean", np.maximum(table["skill vs mean"], -1.5), ORANGE, "diamond", None),
-    ]:
-        marker = {"color": colour, "size": 10, "symbol": symbol}
-        trace = go.Scatter(x=values, y=table["feature"], mode="markers", name=column, marker=marker, error_x=bars)
-        figure.add_trace(trace)
-    figure.add_vline(x=0, line={"color": GREY})
-    figure.update_yaxes(autorange="reversed")
-    return style(figure, title, x="skill (0: no better, 1: perfect; cut at −1.5)", height=460)
 
 
 def baselines_figure(scores, names, baselines, *, title):

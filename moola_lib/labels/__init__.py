@@ -1,5 +1,6 @@
 """Expansion labels: the table, its targets, and rule-made proposals. The only room that looks forward."""
 
+from moola_lib.labels.pretext import PRETEXT_TASKS, pretext_targets
 from moola_lib.labels.proposals import SurgeRule, propose_labels
 from moola_lib.labels.table import (
     CLASSES,
@@ -23,6 +24,7 @@ from moola_lib.labels.targets import (
 __all__ = [
     "CLASSES",
     "LABELS",
+    "PRETEXT_TASKS",
     "Labels",
     "SurgeRule",
     "Targets",
@@ -32,6 +34,7 @@ __all__ = [
     "labels_from_planted",
     "load_labels",
     "mark_spans",
+    "pretext_targets",
     "propose_labels",
     "save_labels",
     "span_from_mask",

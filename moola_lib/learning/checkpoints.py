@@ -1,9 +1,13 @@
 """Training checkpoints: one safetensors file each, written atomically, never unpickled."""
 
+import contextlib
 import json
+import signal
+import threading
 from dataclasses import asdict
 from pathlib import Path
 
+import safetensors
 import torch
 
 from moola_lib.errors import UserError
@@ -65,17 +69,26 @@ class Checkpoints:
         score : float
             Lower is better.
         epoch : int
+
+        Raises
+        ------
+        UserError
+            A file cannot be written, for example on a full disk; those before it are kept.
         """
         tensors, metadata = state["tensors"], {**state["metadata"], "score": score, "epoch": epoch}
         kept = sorted({*self._kept(), (score, epoch)})
         if kept[0] == (score, epoch):
-            save_tensors(tensors, self.best, metadata=metadata)
+            _write(self.best, tensors, metadata)
         if (score, epoch) in kept[: self.top_k]:
-            save_tensors(tensors, self._path(score, epoch), metadata=metadata)
+            _write(self._path(score, epoch), tensors, metadata)
         for old in kept[self.top_k :]:
             self._path(*old).unlink(missing_ok=True)
         # last, so that whatever a resumed training reads beside it is there already
-        save_tensors(tensors, self.latest, metadata=metadata)
+        self.save_latest({"tensors": tensors, "metadata": metadata})
+
+    def save_latest(self, state):
+        """Write a state to resume from, in the middle of an epoch: it has no score yet. Raises as `save`."""
+        _write(self.latest, state["tensors"], state["metadata"])
 
     def keep_best(self):
         """Delete all but the best: what a finished training needs no more."""
@@ -94,6 +107,43 @@ class Checkpoints:
     def _path(self, score, epoch):
         """Return the file name of a top-k checkpoint."""
         return self.folder / f"checkpoint_epoch{epoch:04d}_score{score!r}.safetensors"
+
+
+def _write(path, tensors, metadata):
+    """Write a checkpoint; where that fails, say so and that the one before it is whole."""
+    try:
+        save_tensors(tensors, path, metadata=metadata)
+    except (safetensors.SafetensorError, UserError) as error:
+        raise UserError(
+            f"no checkpoint was written ({error}); the one before it is kept: make room there and resume"
+        ) from error
+
+
+@contextlib.contextmanager
+def hold_interrupts():
+    """Hold SIGINT back, so that a training can finish its step and save it; a second SIGINT is not held.
+
+    Yields
+    ------
+    callable
+        Tells whether SIGINT has come. Where signals cannot be held (outside
+        the main thread) or are ignored, it is never held and this is False.
+    """
+    before, received = signal.getsignal(signal.SIGINT), []
+
+    def hold(number, frame):
+        if received:
+            before(number, frame)
+        received.append(number)
+
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield lambda: bool(received)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def training_state(model, optimizer, generators, extra):

@@ -41,6 +41,38 @@ def seed_everything(seed, n_threads=None):
         torch.set_num_threads(n_threads)
 
 
+def at_precision(device, precision):
+    """Return the context in which one forward pass computes: open a new one for every step.
+
+    Opened once around a loop, autocast keeps casting the weights of the first
+    step, and learning silently stops. Its cache of cast weights is off as well
+    (each weight is cast once a pass anyhow), so that not even a caller's own
+    autocast can bring that about.
+
+    Parameters
+    ----------
+    device : torch.device
+    precision : {"fp32", "bf16"}
+        bf16 has the range of fp32, so losses need no scaling. A CPU without
+        bf16 instructions computes it too, slowly.
+
+    Raises
+    ------
+    UserError
+        The precision is not known, or the GPU lacks it.
+    """
+    if precision not in ("fp32", "bf16"):
+        raise UserError(f"precision {precision!r} is not known; choose fp32 or bf16")
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise UserError("precision bf16 was asked for, but this GPU lacks it; use precision: fp32")
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+
+
+def has_fast_bf16():
+    """Tell whether this CPU has instructions for bf16 (AVX-512 BF16, or AMX); without them it is slower than fp32."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 @contextlib.contextmanager
 def explain_out_of_memory(batch_size):
     """Turn an out-of-memory error into a sentence that names the batch size."""

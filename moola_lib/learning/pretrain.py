@@ -1,18 +1,23 @@
-"""Pre-train an encoder by reconstructing hidden bars: one visible loop."""
+"""Pre-train an encoder on bars without labels: one visible loop, whatever the objective."""
 
 import math
 import time
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 
 from moola_lib.errors import UserError
+from moola_lib.labels.targets import WINDOW_BARS
 from moola_lib.learning.batches import check_features
-from moola_lib.learning.checkpoints import read_weights, restore_training, training_state
+from moola_lib.learning.checkpoints import hold_interrupts, read_weights, restore_training, training_state
 from moola_lib.learning.device import explain_out_of_memory, seed_everything
-from moola_lib.learning.losses import masked_huber, sigma_loss
-from moola_lib.windows.masks import MASKS
-from moola_lib.windows.samplers import shuffled_batches
+from moola_lib.learning.objectives import Reconstruction
+from moola_lib.windows.samplers import epoch_batches
+from moola_lib.windows.splits import without_days
+
+SIGMA_RATE = 0.05  # of log σ, always: at the others' rate it hardly moves in some hundred steps
+FRESH_EPOCH = {"batch": 0, "total": 0.0, "n_seen": 0}  # what is counted while an epoch runs
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,19 @@ class PretrainSettings:
         Expected fraction of bars hidden.
     mask_span_bars : float
         Mean length of a hidden span.
+    hide_input : bool
+        False is the deliberate leak, a control: the loss is still on the
+        "hidden" bars, but the encoder sees them. Such an encoder has learned to
+        copy; `evaluation.reconstruction.check_hiding` finds it.
     jitter : float
         Standard deviation of noise on the input of training windows (feature
         units); targets and validation stay clean.
+    precision : {"fp32", "bf16"}
+        Of the training steps; validation is always fp32.
+    gradient_checkpointing : bool
+        Less memory, a longer step, the same numbers.
+    checkpoint_every_steps : int
+        Checkpoints within an epoch as well; 0 saves after each epoch only.
     patience_epochs : int
         Stop after this many epochs without a better validation loss.
     seed : int
@@ -53,211 +68,229 @@ class PretrainSettings:
     mask: str = "single"
     mask_ratio: float = 0.15
     mask_span_bars: float = 10.0
+    hide_input: bool = True
     jitter: float = 0.03
+    precision: str = "fp32"
+    gradient_checkpointing: bool = False
+    checkpoint_every_steps: int = 0
     patience_epochs: int = 10
     seed: int = 17
     n_threads: int | None = None
 
 
-def draw_mask(shape, settings, generator):
-    """Return which bars are hidden, (batch, time) bool, as the settings say."""
-    if settings.mask == "span":
-        return MASKS["span"](shape, settings.mask_ratio, generator, settings.mask_span_bars)
-    return MASKS[settings.mask](shape, settings.mask_ratio, generator)
-
-
-def learning_rate_at(step, n_steps, *, peak, final, warmup_frac):
+def learning_rate_at(step, n_steps, settings):
     """Return the rate of a step (0-based): linear warm-up, then cosine.
 
     The first step already moves (peak / n_warmup), the last warm-up step runs
-    at `peak`, and the last step of all at `final`.
+    at `learning_rate`, and the last step of all at `final_learning_rate`.
     """
-    n_warmup = max(round(warmup_frac * n_steps), 1)
+    peak, final = settings.learning_rate, settings.final_learning_rate
+    n_warmup = max(round(settings.warmup_frac * n_steps), 1)
     if step < n_warmup:
         return peak * (step + 1) / n_warmup
     progress = (step - n_warmup + 1) / max(n_steps - n_warmup, 1)
     return final + (peak - final) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def feature_moments(gather, places, *, batch_size=1024):
-    """Return each feature's mean and standard deviation over the valid bars of the given windows.
-
-    Fit them on training windows only; a constant feature gets a deviation of 1.
-
-    Returns
-    -------
-    (mean, deviation) : Tensor (feature,), float32
-    """
-    count, total, squares = 0, 0.0, 0.0
-    for part in torch.as_tensor(places).split(batch_size):
-        x, is_valid = gather(part)
-        rows = x[is_valid].double()
-        count += len(rows)
-        total = total + rows.sum(0)
-        squares = squares + (rows**2).sum(0)
-    if count == 0:
-        raise UserError("no training window holds a valid bar; give a longer series")
-    mean = total / count
-    variance = (squares / count - mean**2).clamp(min=0)
-    return mean.float(), torch.where(variance > 1e-12, variance.sqrt(), torch.ones_like(variance)).float()
-
-
 def pretrain(
-    model, gather, train_places, validation_places, settings, *, checkpoints=None, resume=False, on_epoch=None
+    model,
+    gather,
+    train_places,
+    validation_places,
+    settings,
+    *,
+    objective=None,
+    checkpoints=None,
+    resume=False,
+    on_epoch=None,
 ):
-    """Train a masked autoencoder.
+    """Train an encoder without labels.
 
     Parameters
     ----------
-    model : MaskedAutoencoder
+    model : MaskedAutoencoder or MultitaskPretrainer
         On the gatherer's device. Left with the weights of its best epoch.
     gather : WindowGatherer
     train_places, validation_places : ndarray (n,), int64
         First bars of windows; the two share no bar (see `split_by_time`).
     settings : PretrainSettings
+    objective : Reconstruction or BarClassification, optional
+        What to learn; by default to reconstruct hidden bars.
     checkpoints : Checkpoints, optional
-        Where to save after each epoch.
+        Where to save after each epoch, at the steps the settings ask for, and
+        when interrupted.
     resume : bool
-        Continue from the latest checkpoint if there is one.
+        Continue from the latest checkpoint if there is one: on CPU the end is
+        the same, to the bit, as without the interruption.
     on_epoch : callable(dict), optional
         Called with each epoch's row.
 
     Returns
     -------
     list of dict
-        One row per epoch: `epoch`, `n_epochs`, `train_huber`,
-        `validation_huber`, `start_huber` (validation before training),
-        `validation_sigma_loss` (not a scale), `log_sigma`, `learning_rate`,
-        `windows_per_second`.
+        One row per epoch: `epoch`, `n_epochs`, `train_<loss>`,
+        `validation_<loss>`, `start_<loss>` (validation before training), where
+        the loss is `huber` for reconstruction and `loss` for classification;
+        `learning_rate`, `windows_per_second`; and for reconstruction
+        `validation_sigma_loss` (not a scale), `log_sigma`.
 
     Raises
     ------
     UserError
         The features do not fit the model or are not finite, the loss becomes
-        NaN (the batch is named), or memory runs out.
+        NaN (the batch is named), memory runs out, or a checkpoint cannot be written.
+    KeyboardInterrupt
+        SIGINT came; the step was finished and saved first.
     """
     check_features(gather, model)
     seed_everything(settings.seed, settings.n_threads)
-    device = gather.device
-    order = torch.Generator().manual_seed(settings.seed)
-    noise = torch.Generator(device).manual_seed(settings.seed)
-    generators = {"order": order, "noise": noise}
-    _, scale = feature_moments(gather, train_places)
+    objective = objective or Reconstruction(gather, train_places, settings)
+    train, validation = f"train_{objective.loss_name}", f"validation_{objective.loss_name}"
+    generators = {"noise": torch.Generator(gather.device).manual_seed(settings.seed)}
     train_places, validation_places = torch.as_tensor(train_places), torch.as_tensor(validation_places)
+    model.encoder.is_checkpointed = settings.gradient_checkpointing
+    learners, optimizer = _build_optimizer(model, settings)
+    n = len(train_places)
+    n_drawn = min(settings.windows_per_epoch or n, n)
+    n_batches = math.ceil(n_drawn / settings.batch_size)
 
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-    )
-    learners = [parameter for name, parameter in model.named_parameters() if name != "log_sigma"]
-    per_epoch = min(settings.windows_per_epoch or len(train_places), len(train_places))
-    n_batches = math.ceil(per_epoch / settings.batch_size)
-    n_steps = n_batches * settings.n_epochs
     history, best, best_weights = [], math.inf, None
-    start = validate(model, gather, validation_places, settings, scale)
+    running = dict(FRESH_EPOCH)
     saved = checkpoints.to_resume(resume) if checkpoints is not None else None
-    if saved is not None:
-        history = restore_training(saved, model, optimizer, generators, settings)["history"]
-        start = history[0]["start_huber"]
-        best = min(row["validation_huber"] for row in history)
+    if saved is None:
+        start = objective.validate(model, validation_places)
+    else:
+        before = restore_training(saved, model, optimizer, generators, settings)
+        history, running, start = before["history"], before["running"], before["start"]
+    if history:
+        best = min(row[validation] for row in history)
         best_weights = read_weights(checkpoints.best, model)
 
-    for epoch in range(len(history), settings.n_epochs):
-        if _has_stalled(history, settings.patience_epochs):
-            break
-        began = time.perf_counter()
-        model.train()
-        total, n_seen = 0.0, 0
-        chosen = torch.randperm(len(train_places), generator=order)[:per_epoch]
-        for batch, rows in enumerate(shuffled_batches(per_epoch, settings.batch_size, order)):
-            rate = learning_rate_at(
-                epoch * n_batches + batch,
-                n_steps,
-                peak=settings.learning_rate,
-                final=settings.final_learning_rate,
-                warmup_frac=settings.warmup_frac,
-            )
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            with explain_out_of_memory(settings.batch_size):
-                clean, is_valid = gather(train_places[chosen[rows]])
-                is_masked = draw_mask(is_valid.shape, settings, noise)
-                is_scored = is_masked & is_valid
-                if not is_scored.any():
-                    continue  # nothing valid is hidden: there is no loss
-                jitter = torch.randn(clean.shape, generator=noise, device=device) * settings.jitter
-                jitter = jitter * is_valid.unsqueeze(-1)  # invalid rows enter as 0
-                outputs = model(clean + jitter, is_masked)
-                huber = masked_huber(outputs["reconstruction"], clean, is_scored, scale=scale)
-                # σ learns from a detached loss and is left out of the clipping:
-                # it is reported, and cannot change what the encoder learns
-                loss = huber + sigma_loss(huber.detach(), model.log_sigma).sum()
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-            value = float(huber.detach())
-            if not math.isfinite(value):
-                raise UserError(
-                    f"the loss became {value} in epoch {epoch + 1}, batch {batch + 1} (first window at bar "
-                    f"{int(train_places[chosen[rows]][0])}); lower learning_rate, or look for extreme features there"
-                )
-            torch.nn.utils.clip_grad_norm_(learners, settings.clip_norm)
-            optimizer.step()
-            total, n_seen = total + value * len(rows), n_seen + len(rows)
-        validation = validate(model, gather, validation_places, settings, scale)
-        row = {
-            "epoch": epoch + 1,
-            "n_epochs": settings.n_epochs,
-            "train_huber": total / max(n_seen, 1),
-            "validation_huber": validation,
-            "start_huber": start,
-            "validation_sigma_loss": float(sigma_loss(torch.tensor(validation), model.log_sigma.detach().cpu())),
-            "log_sigma": float(model.log_sigma.detach()),
-            "learning_rate": rate,
-            "windows_per_second": per_epoch / (time.perf_counter() - began),
-        }
-        history.append(row)
-        if validation < best:
-            best = validation
-            best_weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        if checkpoints is not None:
-            extra = {"history": history, "settings": asdict(settings)}
-            checkpoints.save(training_state(model, optimizer, generators, extra), score=validation, epoch=epoch + 1)
-        if on_epoch is not None:
-            on_epoch(row)
+    def state():
+        extra = {"history": history, "running": running, "start": start, "settings": asdict(settings)}
+        return training_state(model, optimizer, generators, extra)
+
+    with hold_interrupts() as is_interrupted:
+        for epoch in range(len(history), settings.n_epochs):
+            if _has_stalled([row[validation] for row in history], settings.patience_epochs):
+                break
+            began = time.perf_counter()
+            model.train()
+            batches = epoch_batches(n, settings.batch_size, seed=settings.seed, epoch=epoch, n_drawn=n_drawn)
+            for batch in range(running["batch"], n_batches):
+                step = epoch * n_batches + batch
+                optimizer.param_groups[0]["lr"] = learning_rate_at(step, n_batches * settings.n_epochs, settings)
+                places = train_places[batches[batch]]
+                with explain_out_of_memory(settings.batch_size):
+                    losses = objective.losses(model, places, generators["noise"])
+                    if losses is not None:  # else nothing valid was hidden
+                        minimised, reported = losses
+                        value = _finite(reported, epoch, batch, places)
+                        optimizer.zero_grad(set_to_none=True)
+                        minimised.backward()
+                        torch.nn.utils.clip_grad_norm_(learners, settings.clip_norm)
+                        optimizer.step()
+                        running["total"] += value * len(places)
+                        running["n_seen"] += len(places)
+                running["batch"] = batch + 1
+                is_due = settings.checkpoint_every_steps and (step + 1) % settings.checkpoint_every_steps == 0
+                if checkpoints is not None and (is_due or is_interrupted()):
+                    checkpoints.save_latest(state())
+                if is_interrupted():
+                    raise KeyboardInterrupt
+            row = {
+                "epoch": epoch + 1,
+                "n_epochs": settings.n_epochs,
+                train: running["total"] / max(running["n_seen"], 1),
+                validation: objective.validate(model, validation_places),
+                f"start_{objective.loss_name}": start,
+                "learning_rate": optimizer.param_groups[0]["lr"],
+                "windows_per_second": n_drawn / (time.perf_counter() - began),
+            }
+            row |= objective.figures(model, row[validation])
+            history.append(row)
+            running = dict(FRESH_EPOCH)
+            if row[validation] < best:
+                best = row[validation]
+                best_weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+            if checkpoints is not None:
+                checkpoints.save(state(), score=row[validation], epoch=epoch + 1)
+            if on_epoch is not None:
+                on_epoch(row)
+            if is_interrupted():
+                raise KeyboardInterrupt
     if best_weights is not None:
         model.load_state_dict(best_weights)
     return history
 
 
-@torch.no_grad()
-def validate(model, gather, places, settings, scale):
-    """Return the mean Huber loss over hidden bars, unjittered, under masks that never change.
+def pretrain_for_fold(
+    model, gather, places, index, test_days, settings, *, margin_days=1, validation_frac=0.15, **options
+):
+    """Pre-train without the days that a fold is tested on, nor their neighbours.
 
     Parameters
     ----------
-    places : Tensor (n,), int64
-    scale : Tensor (feature,)
+    model : MaskedAutoencoder or MultitaskPretrainer
+        Untrained.
+    gather : WindowGatherer
+    places : ndarray (n,), int64
+        First bars of the windows to choose from, increasing.
+    index : DatetimeIndex, UTC
+        Stamps of the series.
+    test_days : ndarray, datetime64[D]
+        Trade dates of the fold's test windows.
+    settings : PretrainSettings
+    margin_days : int
+        Neighbouring trade dates that are left out as well.
+    validation_frac : float
+        Latest share of what is left, to choose the epoch; one window of bars
+        lies between it and the training windows.
+    **options
+        Passed on to `pretrain`.
 
     Returns
     -------
-    float
+    The model, trained.
+
+    Raises
+    ------
+    UserError
+        No window is left to train on.
     """
-    model.eval()
-    generator = torch.Generator(gather.device).manual_seed(settings.seed + 1)
-    total, n_seen = 0.0, 0
-    for part in torch.as_tensor(places).split(256):
-        x, is_valid = gather(part)
-        is_masked = draw_mask(is_valid.shape, settings, generator)
-        is_scored = is_masked & is_valid
-        if is_scored.any():
-            answer = model(x, is_masked)["reconstruction"]
-            total += float(masked_huber(answer, x, is_scored, scale=scale)) * len(part)
-            n_seen += len(part)
-    if n_seen == 0:
-        raise UserError("no hidden bar of the validation windows is valid; give a longer series")
-    return total / n_seen
+    kept = without_days(places, index, test_days, margin_days=margin_days)
+    validation = kept[int((1 - validation_frac) * len(kept)) :]
+    train = kept[kept + 2 * WINDOW_BARS <= validation[0]] if len(validation) else kept
+    if len(train) == 0:
+        raise UserError(
+            f"of {len(places)} windows none is left to pre-train on away from {len(np.unique(test_days))} test days; "
+            "give a longer series, or fewer test days a fold"
+        )
+    pretrain(model, gather, train, validation, settings, **options)
+    return model
 
 
-def _has_stalled(history, patience):
+def _build_optimizer(model, settings):
+    """Return (parameters that are clipped, AdamW over them, and over log σ with a rate of its own)."""
+    learners = [parameter for name, parameter in model.named_parameters() if name != "log_sigma"]
+    groups = [{"params": learners}]
+    if hasattr(model, "log_sigma"):
+        groups.append({"params": [model.log_sigma], "lr": SIGMA_RATE, "weight_decay": 0.0})
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    return learners, optimizer
+
+
+def _finite(loss, epoch, batch, places):
+    """Return a loss as a number; stop where it is not finite, naming epoch, batch and window."""
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise UserError(
+            f"the loss became {value} in epoch {epoch + 1}, batch {batch + 1} (first window at bar {int(places[0])}); "
+            "lower learning_rate, or look for extreme features there"
+        )
+    return value
+
+
+def _has_stalled(losses, patience):
     """Tell whether the last `patience` epochs brought nothing better."""
-    losses = [row["validation_huber"] for row in history]
     return len(losses) > patience and min(losses[-patience:]) >= min(losses[:-patience])

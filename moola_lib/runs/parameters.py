@@ -108,9 +108,9 @@ class Pretraining(NotebookParameters, Compute):
     max_samples: int | None = Field(None, ge=8, description="most windows to use; null: all")
     is_away_from_labels: bool = Field(True, description="leave out labelled days and their neighbours")
     windows_per_epoch: int | None = Field(None, ge=8, description="windows drawn for each epoch; null: all")
-    n_epochs: int = Field(40, ge=1, le=1000, description="epochs")
-    batch_size: int = Field(32, ge=1, le=65_536, description="windows per step")
-    learning_rate: Rate = Field(2e-3, description="peak rate, after warm-up")
+    n_epochs: int = Field(24, ge=1, le=1000, description="epochs of the masked autoencoder")
+    batch_size: int = Field(16, ge=1, le=65_536, description="windows per step")
+    learning_rate: Rate = Field(4e-3, description="peak rate, after warm-up")
     final_learning_rate: Rate = Field(1e-4, description="rate of the last step")
     warmup_frac: Fraction = Field(0.25, description="share of steps with a rising rate")
     weight_decay: float = Field(1e-2, ge=0, le=1, description="AdamW")
@@ -118,8 +118,17 @@ class Pretraining(NotebookParameters, Compute):
     mask: Literal["single", "span"] = Field("span", description="hide single bars, or runs of them")
     mask_ratio: float = Field(0.3, gt=0, lt=1, description="share of bars hidden")
     mask_span_bars: float = Field(10.0, ge=1, le=60, description="mean length of a hidden run (bars)")
+    hide_input: bool = Field(
+        True, description="false: the deliberate leak (the encoder sees what it is to reconstruct); never exported"
+    )
     jitter: float = Field(0.03, ge=0, le=1, description="noise on training inputs (sd, feature units)")
     patience_epochs: int = Field(10, ge=1, description="epochs without improvement before stopping")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="of training steps; bf16 where the hardware has it")
+    gradient_checkpointing: bool = Field(False, description="less memory for longer steps, the same numbers")
+    checkpoint_every_steps: int = Field(0, ge=0, description="checkpoints within an epoch; 0: after each epoch only")
+    n_control_epochs: int = Field(10, ge=1, le=1000, description="epochs of the control that is shown the hidden bars")
+    n_multitask_epochs: int = Field(8, ge=1, le=1000, description="epochs of the multitask pre-trainer")
+    multitask_batch_size: int = Field(16, ge=1, le=65_536, description="its windows per step")
     split_fractions: tuple[float, float, float] = Field(
         (0.70, 0.15, 0.15), description="train, validation, test by time"
     )

@@ -7,6 +7,23 @@ from moola_lib.errors import UserError
 from moola_lib.labels.targets import WINDOW_BARS
 
 
+def window_view(rows, window_bars=WINDOW_BARS):
+    """Return every window of a series as a view: no bar is copied.
+
+    Parameters
+    ----------
+    rows : Tensor (n_bars,) or (n_bars, n_columns)
+        Contiguous.
+    window_bars : int
+
+    Returns
+    -------
+    Tensor (n_bars - window_bars + 1, window_bars) or (..., n_columns)
+    """
+    shape = (len(rows) - window_bars + 1, window_bars, *rows.shape[1:])
+    return rows.as_strided(shape, (rows.stride(0), *rows.stride()))
+
+
 class WindowGatherer:
     """Every window of a feature table, gathered on demand.
 
@@ -36,14 +53,12 @@ class WindowGatherer:
         values = np.where(table.is_valid[:, None], table.values, np.float32(0))
         self.values = torch.from_numpy(values).to(device)
         self.is_valid = torch.from_numpy(np.ascontiguousarray(table.is_valid)).to(device)
-        n_bars, n_columns = values.shape
-        n_windows = n_bars - window_bars + 1
-        self._values_view = self.values.as_strided((n_windows, window_bars, n_columns), (n_columns, n_columns, 1))
-        self._valid_view = self.is_valid.as_strided((n_windows, window_bars), (1, 1))
+        self._values_view = window_view(self.values, window_bars)
+        self._valid_view = window_view(self.is_valid, window_bars)
         self._position = None
         if with_position:
             self._position = torch.linspace(0, 1, window_bars, device=device)[None, :, None]
-        self.n_features = n_columns + with_position
+        self.n_features = values.shape[1] + with_position
         self.names = (*table.names, *(["position"] if with_position else []))
 
     @property

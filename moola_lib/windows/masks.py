@@ -62,14 +62,59 @@ def span_mask(shape, ratio, generator, mean_bars=10):
     noise = torch.rand((batch, time + 1), generator=generator, device=generator.device)
     leave = 1 / mean_bars
     enter = leave * ratio / (1 - ratio)
-    states = [noise[:, 0] < ratio]
-    for t in range(1, time):
-        states.append(torch.where(states[-1], noise[:, t] >= leave, noise[:, t] < enter))
-    mask = torch.stack(states, dim=1)
+    # A draw below both rates flips the state, one between them sets it to what the likelier change leads to, others
+    # keep it: a bar's state is the last one set, flipped as often as was drawn since. No loop over bars is needed.
+    draws = noise[:, :time]
+    is_flipped, is_set = draws < min(leave, enter), draws < max(leave, enter)
+    is_flipped[:, 0], is_set[:, 0] = False, True
+    value = torch.full_like(is_set, enter > leave)
+    value[:, 0] = draws[:, 0] < ratio
+    bars = torch.arange(time, device=noise.device)
+    last_set = torch.where(is_set & ~is_flipped, bars, 0).cummax(dim=1).values
+    n_flips = is_flipped.cumsum(dim=1)
+    mask = value.gather(1, last_set) ^ ((n_flips - n_flips.gather(1, last_set)) % 2 == 1)
     lonely = (noise[:, time] * time).long().clamp(max=time - 1)
     is_empty = ~mask.any(dim=1)
     mask[is_empty, lonely[is_empty]] = True
     return mask
+
+
+def exact_mask(shape, ratio, generator, span_bars):
+    """Hide runs of exactly `span_bars` bars, none at an edge and no two touching: a question of known difficulty.
+
+    Every run has a visible bar on both sides. A window gets as many runs as
+    come nearest to `ratio`, at least one; each placing is equally likely.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        (batch, time).
+    ratio : float
+        Fraction to hide, in (0, 1).
+    generator : torch.Generator
+    span_bars : int
+
+    Returns
+    -------
+    Tensor (batch, time), bool
+
+    Raises
+    ------
+    UserError
+        The window is too short for one run between visible bars.
+    """
+    batch, time = shape
+    if span_bars > time - 2:
+        raise UserError(f"a span of {span_bars} bars does not fit between visible bars of a window of {time}")
+    most = (time - 1) // (span_bars + 1)  # runs with a visible bar before each and one at the end
+    n_runs = min(max(round(ratio * time / span_bars), 1), most)
+    n_gaps = time - n_runs * span_bars - 1  # places between two neighbouring visible bars
+    noise = torch.rand((batch, n_gaps), generator=generator, device=generator.device)
+    gaps = noise.argsort(dim=1)[:, :n_runs].sort(dim=1).values
+    run, bar = torch.arange(n_runs, device=noise.device), torch.arange(span_bars, device=noise.device)
+    hidden = (gaps + 1 + run * span_bars).unsqueeze(-1) + bar
+    mask = torch.zeros(shape, dtype=torch.bool, device=noise.device)
+    return mask.scatter(1, hidden.flatten(1), True)
 
 
 MASKS = {"single": single_mask, "span": span_mask}

@@ -1,5 +1,6 @@
 """In which order windows are shown."""
 
+import numpy as np
 import torch
 from torch.utils.data import WeightedRandomSampler
 
@@ -13,6 +14,27 @@ def shuffled_batches(n, batch_size, generator):
     generator : torch.Generator (cpu)
     """
     yield from torch.randperm(n, generator=generator).split(batch_size)
+
+
+def epoch_batches(n, batch_size, *, seed, epoch, n_drawn=None):
+    """Return the batches of one epoch: rows in random order, the last batch possibly smaller.
+
+    A function of seed and epoch alone, so that a training resumed in the
+    middle of an epoch finds the batches that are left.
+
+    Parameters
+    ----------
+    n, batch_size : int
+    seed, epoch : int
+    n_drawn : int, optional
+        Rows drawn for the epoch, without replacement; None takes all.
+
+    Returns
+    -------
+    tuple of Tensor, int64
+    """
+    rows = np.random.default_rng((seed, epoch)).permutation(n)[:n_drawn]
+    return torch.from_numpy(rows).split(batch_size)
 
 
 def balanced_batches(classes, batch_size, generator):

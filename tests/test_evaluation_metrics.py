@@ -49,6 +49,7 @@ def perfect(windows):
         inside_probability=inside.astype(float),
         is_inside=inside,
         type_probability=np.eye(3)[windows.state][:, :2],
+        start_probability=np.eye(105)[windows.start],
     )
 
 
@@ -65,6 +66,8 @@ def test_every_figure_by_hand(windows, prediction):
         "hit3_end": 1.0,
         "joint3": 2 / 3,
         "joint3_type": 2 / 3,
+        "hit_mean": (9 + 10 + 7) / 33,
+        "onset_bias": (2 + 1 + 4) / 3,
         "tiou50": 2 / 3,  # 8 of 10 bars; none of the first; 6 of 11
         "tiou75": 1 / 3,
         "centre_mae": (1 + 32 + 2.5) / 3,
@@ -92,8 +95,10 @@ def test_a_perfect_prediction_scores_one_or_zero(windows):
     assert set(found) == set(METRICS)
     for name, value in found.items():
         shares = {"type_min_share": 1 / 3, "type_share_consolidation": 1 / 3, "type_share_retracement": 2 / 3}
+        shares |= {"start_coverage": 1, "start_width": 1, "onset_bias": 0}
+        shares |= {"start_brier_skill": math.nan}  # every window hit: no rate to beat
         best = shares[name] if name in shares else float(METRICS[name].is_higher_better)
-        assert value == pytest.approx(best, abs=1e-5), name
+        assert value == pytest.approx(best, abs=1e-5, nan_ok=True), name
 
 
 def test_a_hit_on_any_expansion_counts_but_no_mixture(windows):
@@ -129,7 +134,7 @@ def test_bars_that_are_not_valid_do_not_count(windows, prediction):
 
 def test_only_what_a_method_defines_is_scored(windows):
     assert set(figures(windows, Prediction(start=windows.start, end=windows.end))) == {
-        "hit3_start", "hit3_end", "joint3", "tiou50", "tiou75", "centre_mae", "length_mae",
+        "hit3_start", "hit3_end", "joint3", "hit_mean", "tiou50", "tiou75", "centre_mae", "length_mae", "onset_bias",
     }  # fmt: skip
     assert figures(windows, Prediction()) == {}
 
@@ -165,6 +170,9 @@ def test_a_hit_curve_rises_to_its_headline(windows, prediction):
     assert curve["start"].tolist()[:5] == pytest.approx([0, 1 / 3, 2 / 3, 2 / 3, 1])
     found = figures(windows, prediction)
     assert curve["both"][3] == pytest.approx(found["joint3"])
+    assert curve["start"].mean() == pytest.approx(found["hit_mean"])
+    for name in ("start", "end", "both"):
+        assert ((curve[f"{name}_low"] <= curve[name]) & (curve[name] <= curve[f"{name}_high"])).all()
 
 
 def test_scores_stand_beside_their_baselines(windows, prediction):

@@ -6,7 +6,9 @@ import numpy as np
 import torch
 
 from moola_lib.evaluation.baselines import atr_baseline, coin_flip_baseline, constant_baseline, majority_baseline
-from moola_lib.evaluation.metrics import Prediction, best_threshold, decode_spans
+from moola_lib.evaluation.decoding import decode_spans
+from moola_lib.evaluation.metrics import Prediction, best_threshold
+from moola_lib.evaluation.posteriors import start_marginal
 from moola_lib.learning.checkpoints import Checkpoints
 from moola_lib.learning.finetune import finetune
 from moola_lib.learning.predict import predict_windows
@@ -141,7 +143,7 @@ def assemble(results, folds, n, *, decoder="inside"):
     n : int
         Number of windows.
     decoder : str
-        See `metrics.decode_spans`.
+        See `decoding.decode_spans`.
 
     Returns
     -------
@@ -157,7 +159,7 @@ def assemble(results, folds, n, *, decoder="inside"):
                 is_inside = np.zeros((n, result.outputs["inside_probability"].shape[1]), bool)
             is_inside[fold.test] = result.outputs["inside_probability"] >= result.inside_threshold
     start = end = None
-    if "inside_probability" in outputs or "centre" in outputs:
+    if outputs.keys() & {"inside_probability", "centre", "span_probability"}:
         start, end = decode_spans(outputs, decoder)
     prediction = Prediction(
         start=start,
@@ -166,6 +168,7 @@ def assemble(results, folds, n, *, decoder="inside"):
         inside_probability=outputs.get("inside_probability"),
         is_inside=is_inside,
         type_probability=outputs.get("type_probability"),
+        start_probability=start_marginal(outputs["span_probability"]) if "span_probability" in outputs else None,
     )
     return prediction, outputs
 

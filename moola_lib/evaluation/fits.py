@@ -8,6 +8,7 @@ it ran: it seeds itself, and its bits are those of the sequential run.
 import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -172,7 +173,7 @@ def _start_worker(shared, n_threads, progress, stop):
     """Prepare a worker process: map the table, and end when the parent ends."""
     torch.set_num_threads(n_threads)
     _worker.update(torch.load(shared, mmap=True, weights_only=False), progress=progress, stop=stop)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(shared.parent,), daemon=True).start()
 
 
 def _run_in_worker(fit):
@@ -186,9 +187,10 @@ def _run_in_worker(fit):
     return _run(fit, _worker["gather"], _worker["windows"], _worker["options"], on_epoch)
 
 
-def _end_with_parent():
-    """End this process with its parent: a killed run must not go on writing checkpoints."""
+def _end_with_parent(folder):
+    """End this process with its parent: a killed run must not go on writing checkpoints, nor leave its files."""
     multiprocessing.parent_process().join()
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 

@@ -1,4 +1,6 @@
-"""Intervals from a bootstrap over trading days: windows of one day are not independent."""
+"""Intervals and tests of differences. Their bootstrap is over trading days: windows of one day are not independent."""
+
+from statistics import NormalDist
 
 import numpy as np
 
@@ -132,3 +134,23 @@ def corrected_interval(differences, *, n_train, n_test, level=0.95):
 def verdict(low, high):
     """Return BETTER, WORSE or INCONCLUSIVE by the interval of a difference (positive: better)."""
     return "BETTER" if low > 0 else "WORSE" if high < 0 else "INCONCLUSIVE"
+
+
+def wilson_interval(n_hits, n, level=0.95):
+    """Return (low, high) of a share of independent hits.
+
+    Parameters
+    ----------
+    n_hits, n : int
+    level : float
+
+    Notes
+    -----
+    Wilson 1927, Journal of the American Statistical Association 22: unlike the
+    normal interval it holds for few hits, and stays within [0, 1].
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, room = n_hits / n, z * z / n
+    middle = share + room / 2
+    reach = z * np.sqrt(share * (1 - share) / n + room / (4 * n))
+    return float((middle - reach) / (1 + room)), float((middle + reach) / (1 + room))

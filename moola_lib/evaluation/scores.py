@@ -104,8 +104,9 @@ def compare_with_each(windows, answer, baselines, *, level=0.05, is_valid=None, 
     -------
     DataFrame
         Per metric and baseline that defines it: the columns of
-        `compare_predictions`, with `baseline`, `p`, `p_holm`, and a `verdict`
-        that needs `p_holm` below the level.
+        `compare_predictions`, with `baseline`, the interval of the value itself
+        (`value_low`, `value_high`), `p`, `p_holm`, and a `verdict` that needs
+        `p_holm` below the level.
     """
     weights = day_block_weights(windows.day, n_bootstrap=n_bootstrap, seed=seed)
     ones = np.ones((1, len(windows)))
@@ -115,12 +116,14 @@ def compare_with_each(windows, answer, baselines, *, level=0.05, is_valid=None, 
     for metric in [metric for metric in ours if METRICS[metric].is_higher_better is not None]:
         sign = 1 if METRICS[metric].is_higher_better else -1
         value, resampled = float(ours[metric](ones)[0]), ours[metric](weights)
+        ends = interval(resampled)
         for name in [name for name in theirs if metric in theirs[name]]:
             rival = float(theirs[name][metric](ones)[0])
             differences = sign * (resampled - theirs[name][metric](weights))
             low, high = interval(differences)
             row = {"metric": metric, "meaning": METRICS[metric].meaning, "baseline": name, "value": value}
-            row |= {"other": rival, "difference": sign * (value - rival), "low": low, "high": high}
+            row |= {"value_low": ends[0], "value_high": ends[1], "other": rival}
+            row |= {"difference": sign * (value - rival), "low": low, "high": high}
             rows.append(row | {"p": bootstrap_p_value(differences)})
     table = pd.DataFrame(rows)
     if table.empty:

@@ -8,7 +8,7 @@ from benchmarks.runner import Benchmark
 
 N_SESSIONS = 30
 N_FOLDS = 5
-N_EPOCHS = 6
+N_EPOCHS = 4
 SEED = 17
 ARM_OPTIONS = {"hidden_size": 96}
 

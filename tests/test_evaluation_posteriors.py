@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from moola_lib.errors import UserError
 from moola_lib.evaluation import decisions, oracle
 from moola_lib.evaluation.calibration import predict_from_span, reliability_table
+from moola_lib.evaluation.cross_validation import FoldResult, assemble
 from moola_lib.evaluation.decoding import decode_spans
 from moola_lib.evaluation.metrics import Prediction, metric_functions
 from moola_lib.evaluation.posteriors import (
@@ -23,6 +24,7 @@ from moola_lib.evaluation.posteriors import (
 )
 from moola_lib.evaluation.scores import compare_with_each
 from moola_lib.market import REFERENCE
+from moola_lib.windows import Fold
 
 
 def random_span(seed, n=6, n_bars=105, share=1.0):
@@ -172,3 +174,16 @@ def test_each_baseline_is_compared_and_the_tests_adjusted(make_windows):
     back = compare_with_each(windows, at(20), {"near": at(0)}, n_bootstrap=999)
     assert set(back[back["metric"] == "centre_mae"]["verdict"]) == {"WORSE"}
     assert compare_with_each(windows, at(0), {}).empty
+
+
+def test_folds_of_a_segment_model_are_assembled_with_its_posterior(make_windows):
+    span = random_span(4, n=6)
+    windows = make_windows([[(40, 49)]] * 6, [0, 1] * 3)
+    folds = [Fold(np.arange(3, 6), np.arange(3), 0), Fold(np.arange(3), np.arange(3, 6), 0)]
+    results = [FoldResult([], {"span_probability": span[fold.test]}, 0.5, None) for fold in folds]
+    answer, outputs = assemble(results, folds, len(windows), decoder="segment")
+    whole = predict_from_span(span)
+    assert np.array_equal(answer.start, whole.start) and np.array_equal(answer.end, whole.end)
+    np.testing.assert_array_equal(answer.start_probability, whole.start_probability)
+    np.testing.assert_array_equal(outputs["span_probability"], span)
+    assert answer.inside_probability is None  # the model did not give it

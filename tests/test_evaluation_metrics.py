@@ -7,10 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moola_lib.evaluation.intervals import day_block_weights, interval
+from moola_lib.evaluation.intervals import corrected_interval, day_block_weights, interval
 from moola_lib.evaluation.metrics import METRICS, Prediction, best_threshold, decode_spans, metric_functions
-from moola_lib.evaluation.scores import compare_predictions, describe_score, hit_curve, score_prediction
+from moola_lib.evaluation.scores import (
+    compare_over_folds,
+    compare_predictions,
+    describe_score,
+    hit_curve,
+    score_prediction,
+)
 from moola_lib.labels import expansion_targets
+from moola_lib.windows import repeated_folds
 
 BARS = np.arange(105)
 
@@ -205,6 +212,23 @@ def test_a_comparison_names_the_better_method_or_none(make_windows):
         for name, pair in {"up": (good, bad), "down": (bad, good), "same": (good, good)}.items()
     }
     assert verdicts == {"up": {"BETTER"}, "down": {"WORSE"}, "same": {"INCONCLUSIVE"}}
+
+
+def test_over_repeated_folds_the_interval_is_the_corrected_one(make_windows):
+    windows = many_windows(make_windows)
+    repeats = repeated_folds(windows.place, windows.day, n_folds=5, n_repeats=2)
+    good = Prediction(start=windows.start, end=windows.end)
+    near = np.where(np.arange(40) % 3 == 0, 9, 0)
+    fair = Prediction(start=windows.start + near, end=windows.end + near)
+    table = compare_over_folds(windows, [good] * 2, [fair] * 2, repeats).set_index("metric")
+    differences = [np.mean(near[fold.test] > 3) for folds in repeats for fold in folds]
+    train = np.mean([len(fold.train) for folds in repeats for fold in folds])
+    mean, low, high = corrected_interval(differences, n_train=train, n_test=8)
+    row = table.loc["hit3_start"]
+    assert (row["difference"], row["low"], row["high"]) == pytest.approx((mean, low, high))
+    assert row["n_folds"] == 10 and row["verdict"] == "BETTER"
+    back = compare_over_folds(windows, [fair] * 2, [good] * 2, repeats).set_index("metric")
+    assert back.loc["centre_mae", "verdict"] == "WORSE"
 
 
 def test_a_score_is_said_by_its_interval(make_windows):

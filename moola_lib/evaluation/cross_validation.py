@@ -14,6 +14,7 @@ from moola_lib.learning.finetune import finetune
 from moola_lib.learning.predict import predict_windows
 from moola_lib.models import build_model
 from moola_lib.models.weights import load_encoder
+from moola_lib.windows.folds import check_disjoint
 
 N_FLIPS = 25
 
@@ -88,8 +89,14 @@ def run_fold(
     Returns
     -------
     FoldResult
+
+    Raises
+    ------
+    AssertionError
+        A training and a test window share a bar or a day: the folds are of other windows.
     """
-    train = windows.take(fold.train)
+    train, test = windows.take(fold.train), windows.take(fold.test)
+    check_disjoint(train.place, test.place, train.day, test.day)
     train, validation = hold_out(train, validation_frac)
     torch.manual_seed(seed)
     model = build_model(arm.model, n_features=gather.n_features, n_classes=2, **arm.options).to(gather.device)
@@ -104,7 +111,7 @@ def run_fold(
         resume=resume,
         on_epoch=on_epoch,
     )
-    outputs = predict_windows(model, gather, windows.place[fold.test])
+    outputs = predict_windows(model, gather, test.place)
     threshold = 0.5
     if "inside_probability" in outputs:
         own = predict_windows(model, gather, train.place)

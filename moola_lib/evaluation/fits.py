@@ -59,7 +59,8 @@ def plan_fits(arms, folds, seeds=(17,), *, folder=None):
     seeds : sequence of int
     folder : Path, optional
         Checkpoints go to `folder/<arm>/fold<k>`, with several seeds to
-        `folder/<arm>/seed<seed>/fold<k>`.
+        `folder/<arm>/seed<seed>/fold<k>`. Repeats of the folds need a folder and a
+        seed each.
 
     Returns
     -------

@@ -3,7 +3,14 @@
 import numpy as np
 import pandas as pd
 
-from moola_lib.evaluation.intervals import bootstrap_p_value, day_block_weights, holm, interval, verdict
+from moola_lib.evaluation.intervals import (
+    bootstrap_p_value,
+    corrected_interval,
+    day_block_weights,
+    holm,
+    interval,
+    verdict,
+)
 from moola_lib.evaluation.metrics import METRICS, MOST_BARS, metric_functions
 
 
@@ -132,6 +139,45 @@ def compare_with_each(windows, answer, baselines, *, level=0.05, is_valid=None, 
     is_clear, is_up = table["p_holm"] < level, table["difference"] > 0
     table["verdict"] = np.select([is_clear & is_up, is_clear], ["BETTER", "WORSE"], "INCONCLUSIVE")
     return table
+
+
+def compare_over_folds(windows, answers, others, repeats, *, is_valid=None, level=0.95):
+    """Compare two methods over repeated folds, with intervals corrected for the training windows that fits share.
+
+    Parameters
+    ----------
+    windows : LabelledWindows
+    answers, others : list of Prediction
+        One per repeat, each assembled from that repeat's folds.
+    repeats : list of list of Fold
+        From `windows.repeated_folds`.
+    is_valid : ndarray (n, K), bool, optional
+    level : float
+
+    Returns
+    -------
+    DataFrame
+        Per metric that both define: `metric`, `meaning`, `difference` (mean over
+        folds and repeats; positive: `answers` is better), `low`, `high`, `n_folds`
+        in which it is defined, and `verdict`. Metrics defined in fewer than two
+        folds are left out.
+    """
+    found = {}
+    for answer, other, folds in zip(answers, others, repeats, strict=True):
+        masks = np.stack([np.isin(np.arange(len(windows)), fold.test).astype(float) for fold in folds])
+        ours = metric_functions(windows, answer, is_valid=is_valid)
+        theirs = metric_functions(windows, other, is_valid=is_valid)
+        for name in [name for name in ours if name in theirs and METRICS[name].is_higher_better is not None]:
+            sign = 1 if METRICS[name].is_higher_better else -1
+            found.setdefault(name, []).extend(sign * (ours[name](masks) - theirs[name](masks)))
+    sizes = {part: np.mean([len(getattr(f, part)) for folds in repeats for f in folds]) for part in ("train", "test")}
+    rows = []
+    for name, differences in found.items():
+        known = np.array(differences)[np.isfinite(differences)]  # a fold may lack a class
+        if len(known) >= 2:
+            mean, low, high = corrected_interval(known, n_train=sizes["train"], n_test=sizes["test"], level=level)
+            rows.append((name, METRICS[name].meaning, mean, low, high, len(known), verdict(low, high)))
+    return pd.DataFrame(rows, columns=["metric", "meaning", "difference", "low", "high", "n_folds", "verdict"])
 
 
 def score_table(scores, baselines):

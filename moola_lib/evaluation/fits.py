@@ -23,7 +23,9 @@ from moola_lib.errors import UserError
 from moola_lib.evaluation.cross_validation import run_fold
 
 SECONDS_BETWEEN_LOOKS = 0.05
-PRELOADED = ["numba", "pandas", "torch"]  # two seconds, once; our own modules are read afresh, as one edits them
+# read once, in two to three seconds (the first optimiser of a process reads torch._dynamo); our own modules are read
+# afresh in every worker, as one edits them
+PRELOADED = ["numba", "pandas", "torch", "torch._dynamo"]
 _worker = {}  # what a worker process holds: gather, windows, options, progress, stop
 
 

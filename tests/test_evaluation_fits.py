@@ -1,12 +1,14 @@
 """Fits in worker processes give what they give in turn, and end with their parent."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -17,6 +19,7 @@ from moola_lib.evaluation.cross_validation import Arm
 from moola_lib.evaluation.fits import plan_fits, results_by_arm, run_fits
 from moola_lib.learning.finetune import FinetuneSettings
 from moola_lib.windows import grouped_folds
+from moola_lib.windows.gather import WindowGatherer
 
 SETTINGS = FinetuneSettings(n_frozen_epochs=0, n_unfrozen_epochs=2, batch_size=8, n_threads=1)
 ARM = Arm("small, quick", "jade_compact", SETTINGS, {"hidden_size": 4})
@@ -67,6 +70,7 @@ def test_workers_give_the_bits_of_the_sequential_run_and_tell_of_every_epoch(
         results[n] = run_fits(fits, gather, labelled, features=features, n_workers=n, on_epoch=rows[n].append)
     assert all(same(one, two) for one, two in zip(results[1], results[2], strict=True))
     assert not same(results[1][0], results[1][2])  # another seed
+    assert gather.values.is_shared()  # the workers mapped it
     told = [sorted((row["label"], row["epoch"]) for row in rows[n]) for n in (1, 2)]
     assert told[0] == told[1] and len(told[0]) == 8
     # resumed: every fit is finished, so none trains an epoch more
@@ -75,7 +79,6 @@ def test_workers_give_the_bits_of_the_sequential_run_and_tell_of_every_epoch(
     assert told == [] and all(same(one, two) for one, two in zip(results[2], again, strict=True))
 
 
-@pytest.mark.slow
 def test_an_error_in_a_worker_arrives_as_it_was_said(labelled, gather, folds, features):
     said = []
     broken = replace(ARM, settings=replace(SETTINGS, n_unfrozen_epochs=200, balance="no such"))
@@ -85,6 +88,12 @@ def test_an_error_in_a_worker_arrives_as_it_was_said(labelled, gather, folds, fe
         said.append(str(caught.value))
     assert said[0] == said[1] and "'no such' is not known" in said[0]
     assert _workers_of(os.getpid()) == []
+
+
+def test_a_table_beyond_the_shared_memory_is_a_sentence(labelled, table, folds, features, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=64))
+    with pytest.raises(UserError, match="set n_workers to 1, or give the container more"):
+        run_fits(plan_fits([ARM], folds), WindowGatherer(table), labelled, features=features, n_workers=2)
 
 
 SCRIPT = """

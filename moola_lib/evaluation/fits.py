@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import tempfile
 import threading
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +22,7 @@ from moola_lib.errors import UserError
 from moola_lib.evaluation.cross_validation import run_fold
 
 SECONDS_BETWEEN_LOOKS = 0.05
+SHARED_MEMORY = Path("/dev/shm")  # of Linux
 # read once, in two to three seconds (the first optimiser of a process reads torch._dynamo); our own modules are read
 # afresh in every worker, as one edits them
 PRELOADED = ["numba", "pandas", "torch", "torch._dynamo"]
@@ -98,7 +98,7 @@ def run_fits(
     ----------
     fits : list of Fit
     gather : WindowGatherer
-        Workers map its table from one file: it is not copied.
+        Its table moves to shared memory, which the workers map: it is not copied.
     windows : LabelledWindows
     features : dict
         `set_id` and `names`, checked against the encoder's card.
@@ -121,8 +121,9 @@ def run_fits(
     Raises
     ------
     UserError
-        The first that a fit raised, as it was said, or a worker was killed. The
-        other fits stop after their current epoch, as they do at an interrupt.
+        The first that a fit raised, as it was said; a worker was killed; shared
+        memory is too small for the table. The other fits stop after their current
+        epoch, as they do at an interrupt.
     """
     options = {"features": features, "validation_frac": validation_frac, "resume": resume}
     n_workers = min(n_workers or _default_workers(gather.device), max(len(fits), 1))
@@ -131,30 +132,28 @@ def run_fits(
     # a fork of a process that has run torch or CUDA may hang; the server forks from one that has only imported
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
+    _check_shared_memory(gather)
     progress, stop = context.SimpleQueue(), context.Event()
-    with tempfile.TemporaryDirectory(prefix="moola-fits-") as folder:
-        shared = Path(folder) / "shared.pt"
-        torch.save({"gather": gather, "windows": windows, "options": options}, shared)
-        pool = ProcessPoolExecutor(n_workers, context, _start_worker, (shared, n_threads, progress, stop))
-        try:
-            with _interrupts_held():
-                waiting = futures = [pool.submit(_run_in_worker, fit) for fit in fits]
-            while waiting:
-                done, waiting = wait(waiting, SECONDS_BETWEEN_LOOKS)
-                _report(progress, on_epoch)
-                for future in done:
-                    future.result()  # a fit's error is raised at once
+    pool = ProcessPoolExecutor(n_workers, context, _start_worker, (gather, windows, options, n_threads, progress, stop))
+    try:
+        with _interrupts_held():
+            waiting = futures = [pool.submit(_run_in_worker, fit) for fit in fits]
+        while waiting:
+            done, waiting = wait(waiting, SECONDS_BETWEEN_LOOKS)
             _report(progress, on_epoch)
-            return [future.result() for future in futures]
-        except BrokenProcessPool as error:
-            raise UserError(
-                f"one of {n_workers} worker processes was killed, as happens when memory runs out; lower n_workers"
-            ) from error
-        finally:
-            stop.set()
-            _report(progress, None)  # none waits at a full pipe
-            pool.shutdown(wait=True, cancel_futures=True)
-            progress.close()
+            for future in done:
+                future.result()  # a fit's error is raised at once
+        _report(progress, on_epoch)
+        return [future.result() for future in futures]
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"one of {n_workers} worker processes was killed, as happens when memory runs out; lower n_workers"
+        ) from error
+    finally:
+        stop.set()
+        _report(progress, None)  # none waits at a full pipe
+        pool.shutdown(wait=True, cancel_futures=True)
+        progress.close()
 
 
 class _Stopped(Exception):
@@ -175,12 +174,12 @@ def _run(fit, gather, windows, options, on_epoch):
     )
 
 
-def _start_worker(shared, n_threads, progress, stop):
-    """Prepare a worker process: map the table, leave interrupts to the parent, end when it ends."""
+def _start_worker(gather, windows, options, n_threads, progress, stop):
+    """Prepare a worker process: keep what its fits share, leave interrupts to the parent, end when it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(n_threads)
-    _worker.update(torch.load(shared, mmap=True, weights_only=False), progress=progress, stop=stop)
-    threading.Thread(target=_end_with_parent, args=(shared.parent,), daemon=True).start()
+    _worker.update(gather=gather, windows=windows, options=options, progress=progress, stop=stop)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _run_in_worker(fit):
@@ -194,10 +193,9 @@ def _run_in_worker(fit):
     return _run(fit, _worker["gather"], _worker["windows"], _worker["options"], on_epoch)
 
 
-def _end_with_parent(folder):
-    """End this process with its parent: a killed run must not go on writing checkpoints, nor leave its files."""
+def _end_with_parent():
+    """End this process with its parent: a killed run must not go on writing checkpoints."""
     multiprocessing.parent_process().join()
-    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
@@ -207,6 +205,18 @@ def _report(progress, on_epoch):
         row = progress.get()
         if on_epoch is not None:
             on_epoch(row)
+
+
+def _check_shared_memory(gather):
+    """Refuse a table larger than the shared memory that is left: writing past it would kill this process."""
+    if gather.device.type != "cpu" or gather.values.is_shared() or not SHARED_MEMORY.exists():
+        return
+    needed, free = gather.values.nbytes + gather.is_valid.nbytes, shutil.disk_usage(SHARED_MEMORY).free
+    if needed > free:
+        raise UserError(
+            f"workers share the feature table through {SHARED_MEMORY}: it needs {needed / 1e6:.0f} MB, "
+            f"{free / 1e6:.0f} MB are free; set n_workers to 1, or give the container more (docker: --shm-size)"
+        )
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 GROUPS = ("features", "market", "training", "skill", "balance")
+MODULES = {"training": ("training", "fits")}  # a group has a module of its name, unless it says otherwise
 N_ROUNDS = 7
 
 
@@ -96,12 +97,14 @@ def main(argv=None, load=None):
 
 def load_group(group):
     """Return the benchmarks of a group; a group without a module has none yet."""
-    try:
-        return importlib.import_module(f"benchmarks.{group}").BENCHMARKS
-    except ModuleNotFoundError as error:
-        if error.name != f"benchmarks.{group}":
-            raise
-        return []
+    found = []
+    for module in MODULES.get(group, (group,)):
+        try:
+            found += importlib.import_module(f"benchmarks.{module}").BENCHMARKS
+        except ModuleNotFoundError as error:
+            if error.name != f"benchmarks.{module}":
+                raise
+    return found
 
 
 def measure(benchmark, n_rounds=N_ROUNDS):

@@ -219,6 +219,13 @@ def test_a_fold_trains_from_an_encoder_and_answers_its_test_windows(labelled, ga
     assert not np.array_equal(first.outputs["countdown"], scratch.outputs["countdown"])
 
 
+def test_folds_of_other_windows_are_refused(labelled, gather):
+    fold = grouped_folds(labelled.place, labelled.day, n_folds=3)[0]
+    mixed = replace(fold, train=np.r_[fold.train, fold.test[:1]])
+    with pytest.raises(AssertionError, match="share"):
+        run_fold(Arm("a", "jade", FinetuneSettings()), gather, labelled, mixed, features={})
+
+
 def test_the_spread_of_folds_is_a_sample_deviation():
     assert fold_spread([1.0, 2.0, 3.0, float("nan")]) == pytest.approx((2.0, 1.0))
     mean, sd = fold_spread([0.5])

@@ -3,9 +3,10 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from moola_lib.evaluation.gates import gates_frame, health_gate, learning_gate
+from moola_lib.evaluation.gates import each_baseline_gate, gates_frame, health_gate, interval_gate, learning_gate
 
 NAN = float("nan")
 
@@ -88,6 +89,57 @@ def test_health_gates_judge_the_number_alone(value, bounds, verdict):
 def test_a_figure_that_is_no_scale_is_never_a_pass():
     assert health_gate("loss", -5.5, at_most=-5, not_a_scale=True).verdict == "NOT A SCALE"
     assert health_gate("loss", -3.5, at_most=-5, not_a_scale=True).verdict == "NOT A SCALE"
+
+
+@pytest.mark.parametrize(
+    ("figures", "bounds", "verdict"),
+    [
+        (row(0.60, 0.51, 0.70), {"above": 0.5}, "PASS"),
+        (row(0.60, 0.50, 0.70), {"above": 0.5}, "FAIL"),
+        (row(0.60, 0.49, 0.70), {"at_least": 0.5}, "FAIL"),
+        (row(0.80, 0.73, 0.87), {"at_least": 0.72, "at_most": 0.88}, "PASS"),
+        (row(0.80, 0.73, 0.89), {"at_least": 0.72, "at_most": 0.88}, "FAIL"),
+        (row(0.60, NAN, NAN), {"above": 0.5}, "FAIL"),
+    ],
+)
+def test_an_interval_gate_judges_every_value_in_it(figures, bounds, verdict):
+    assert interval_gate("a", figures, **bounds).verdict == verdict
+    assert interval_gate("a", figures, is_off=True, **bounds).verdict == "OFF"
+
+
+def comparisons(*verdicts, value=0.7):
+    """Rows of `compare_with_each` for one figure, the later baselines the better."""
+    rows = [
+        {"metric": "hit3_start", "baseline": f"b{k}", "value": value, "value_low": 0.6, "value_high": 0.8}
+        | {"other": 0.2 + k / 10, "difference": 0.5 - k / 10, "low": 0.4 - k / 10, "high": 0.6, "verdict": verdict}
+        for k, verdict in enumerate(verdicts)
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "bounds", "verdict"),
+    [
+        (["BETTER", "BETTER"], {}, "PASS"),
+        (["BETTER", "INCONCLUSIVE"], {}, "FAIL"),
+        (["WORSE"], {}, "FAIL"),
+        ([], {}, "FAIL"),
+        (["BETTER"], {"at_least": 0.7}, "PASS"),
+        (["BETTER"], {"above": 0.7}, "FAIL"),
+    ],
+)
+def test_each_baseline_must_be_beaten(verdicts, bounds, verdict):
+    gate = each_baseline_gate("Hit@3", comparisons(*verdicts), metric="hit3_start", **bounds)
+    assert gate.verdict == verdict
+    assert each_baseline_gate("a", comparisons(*verdicts), metric="hit3_start", is_off=True).verdict == "OFF"
+
+
+def test_the_baseline_least_surely_beaten_is_named():
+    gate = each_baseline_gate("Hit@3", comparisons("BETTER", "INCONCLUSIVE"), metric="hit3_start", at_least=0.6)
+    assert gate.baseline == "b1 0.3 (better by 0.3 to 0.6; better than 1 of 2)"
+    assert (gate.value, gate.low, gate.high, gate.target) == (0.7, 0.6, 0.8, "better than each baseline, ≥ 0.6")
+    assert each_baseline_gate("a", comparisons("BETTER"), metric="joint3").baseline == "none defined"
+    assert gates_frame([gate])["95 % interval"].tolist() == ["0.6 to 0.8"]
 
 
 def test_the_table_shows_every_gate_with_its_figure():

@@ -7,10 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moola_lib.evaluation.intervals import day_block_weights, interval
+from moola_lib.evaluation.intervals import corrected_interval, day_block_weights, interval
 from moola_lib.evaluation.metrics import METRICS, Prediction, best_threshold, decode_spans, metric_functions
-from moola_lib.evaluation.scores import compare_predictions, describe_score, hit_curve, score_prediction
+from moola_lib.evaluation.scores import (
+    compare_over_folds,
+    compare_predictions,
+    describe_score,
+    hit_curve,
+    score_prediction,
+)
 from moola_lib.labels import expansion_targets
+from moola_lib.windows import repeated_folds
 
 BARS = np.arange(105)
 
@@ -49,6 +56,7 @@ def perfect(windows):
         inside_probability=inside.astype(float),
         is_inside=inside,
         type_probability=np.eye(3)[windows.state][:, :2],
+        start_probability=np.eye(105)[windows.start],
     )
 
 
@@ -65,6 +73,8 @@ def test_every_figure_by_hand(windows, prediction):
         "hit3_end": 1.0,
         "joint3": 2 / 3,
         "joint3_type": 2 / 3,
+        "hit_mean": (9 + 10 + 7) / 33,
+        "onset_bias": (2 + 1 + 4) / 3,
         "tiou50": 2 / 3,  # 8 of 10 bars; none of the first; 6 of 11
         "tiou75": 1 / 3,
         "centre_mae": (1 + 32 + 2.5) / 3,
@@ -92,8 +102,10 @@ def test_a_perfect_prediction_scores_one_or_zero(windows):
     assert set(found) == set(METRICS)
     for name, value in found.items():
         shares = {"type_min_share": 1 / 3, "type_share_consolidation": 1 / 3, "type_share_retracement": 2 / 3}
+        shares |= {"start_coverage": 1, "start_width": 1, "onset_bias": 0}
+        shares |= {"start_brier_skill": math.nan}  # every window hit: no rate to beat
         best = shares[name] if name in shares else float(METRICS[name].is_higher_better)
-        assert value == pytest.approx(best, abs=1e-5), name
+        assert value == pytest.approx(best, abs=1e-5, nan_ok=True), name
 
 
 def test_a_hit_on_any_expansion_counts_but_no_mixture(windows):
@@ -129,7 +141,7 @@ def test_bars_that_are_not_valid_do_not_count(windows, prediction):
 
 def test_only_what_a_method_defines_is_scored(windows):
     assert set(figures(windows, Prediction(start=windows.start, end=windows.end))) == {
-        "hit3_start", "hit3_end", "joint3", "tiou50", "tiou75", "centre_mae", "length_mae",
+        "hit3_start", "hit3_end", "joint3", "hit_mean", "tiou50", "tiou75", "centre_mae", "length_mae", "onset_bias",
     }  # fmt: skip
     assert figures(windows, Prediction()) == {}
 
@@ -165,6 +177,9 @@ def test_a_hit_curve_rises_to_its_headline(windows, prediction):
     assert curve["start"].tolist()[:5] == pytest.approx([0, 1 / 3, 2 / 3, 2 / 3, 1])
     found = figures(windows, prediction)
     assert curve["both"][3] == pytest.approx(found["joint3"])
+    assert curve["start"].mean() == pytest.approx(found["hit_mean"])
+    for name in ("start", "end", "both"):
+        assert ((curve[f"{name}_low"] <= curve[name]) & (curve[name] <= curve[f"{name}_high"])).all()
 
 
 def test_scores_stand_beside_their_baselines(windows, prediction):
@@ -197,6 +212,23 @@ def test_a_comparison_names_the_better_method_or_none(make_windows):
         for name, pair in {"up": (good, bad), "down": (bad, good), "same": (good, good)}.items()
     }
     assert verdicts == {"up": {"BETTER"}, "down": {"WORSE"}, "same": {"INCONCLUSIVE"}}
+
+
+def test_over_repeated_folds_the_interval_is_the_corrected_one(make_windows):
+    windows = many_windows(make_windows)
+    repeats = repeated_folds(windows.place, windows.day, n_folds=5, n_repeats=2)
+    good = Prediction(start=windows.start, end=windows.end)
+    near = np.where(np.arange(40) % 3 == 0, 9, 0)
+    fair = Prediction(start=windows.start + near, end=windows.end + near)
+    table = compare_over_folds(windows, [good] * 2, [fair] * 2, repeats).set_index("metric")
+    differences = [np.mean(near[fold.test] > 3) for folds in repeats for fold in folds]
+    train = np.mean([len(fold.train) for folds in repeats for fold in folds])
+    mean, low, high = corrected_interval(differences, n_train=train, n_test=8)
+    row = table.loc["hit3_start"]
+    assert (row["difference"], row["low"], row["high"]) == pytest.approx((mean, low, high))
+    assert row["n_folds"] == 10 and row["verdict"] == "BETTER"
+    back = compare_over_folds(windows, [fair] * 2, [good] * 2, repeats).set_index("metric")
+    assert back.loc["centre_mae", "verdict"] == "WORSE"
 
 
 def test_a_score_is_said_by_its_interval(make_windows):

@@ -6,12 +6,15 @@ import numpy as np
 import torch
 
 from moola_lib.evaluation.baselines import atr_baseline, coin_flip_baseline, constant_baseline, majority_baseline
-from moola_lib.evaluation.metrics import Prediction, best_threshold, decode_spans
+from moola_lib.evaluation.decoding import decode_spans
+from moola_lib.evaluation.metrics import Prediction, best_threshold
+from moola_lib.evaluation.posteriors import start_marginal
 from moola_lib.learning.checkpoints import Checkpoints
 from moola_lib.learning.finetune import finetune
 from moola_lib.learning.predict import predict_windows
 from moola_lib.models import build_model
 from moola_lib.models.weights import load_encoder
+from moola_lib.windows.folds import check_disjoint
 
 N_FLIPS = 25
 
@@ -86,8 +89,14 @@ def run_fold(
     Returns
     -------
     FoldResult
+
+    Raises
+    ------
+    AssertionError
+        A training and a test window share a bar or a day: the folds are of other windows.
     """
-    train = windows.take(fold.train)
+    train, test = windows.take(fold.train), windows.take(fold.test)
+    check_disjoint(train.place, test.place, train.day, test.day)
     train, validation = hold_out(train, validation_frac)
     torch.manual_seed(seed)
     model = build_model(arm.model, n_features=gather.n_features, n_classes=2, **arm.options).to(gather.device)
@@ -102,7 +111,7 @@ def run_fold(
         resume=resume,
         on_epoch=on_epoch,
     )
-    outputs = predict_windows(model, gather, windows.place[fold.test])
+    outputs = predict_windows(model, gather, test.place)
     threshold = 0.5
     if "inside_probability" in outputs:
         own = predict_windows(model, gather, train.place)
@@ -141,7 +150,7 @@ def assemble(results, folds, n, *, decoder="inside"):
     n : int
         Number of windows.
     decoder : str
-        See `metrics.decode_spans`.
+        See `decoding.decode_spans`.
 
     Returns
     -------
@@ -157,7 +166,7 @@ def assemble(results, folds, n, *, decoder="inside"):
                 is_inside = np.zeros((n, result.outputs["inside_probability"].shape[1]), bool)
             is_inside[fold.test] = result.outputs["inside_probability"] >= result.inside_threshold
     start = end = None
-    if "inside_probability" in outputs or "centre" in outputs:
+    if outputs.keys() & {"inside_probability", "centre", "span_probability"}:
         start, end = decode_spans(outputs, decoder)
     prediction = Prediction(
         start=start,
@@ -166,6 +175,7 @@ def assemble(results, folds, n, *, decoder="inside"):
         inside_probability=outputs.get("inside_probability"),
         is_inside=is_inside,
         type_probability=outputs.get("type_probability"),
+        start_probability=start_marginal(outputs["span_probability"]) if "span_probability" in outputs else None,
     )
     return prediction, outputs
 

@@ -2,7 +2,8 @@
 
 Health gates judge a figure alone. Learning gates pass only if the figure meets
 its target and its 95 % interval lies wholly on the better side of the best
-baseline.
+baseline; the stricter ones ask for the paired difference from every baseline, or
+for a whole interval beyond a level.
 """
 
 import operator
@@ -103,6 +104,71 @@ def learning_gate(name, row, *, baselines=(), is_off=False, **bounds):
         text, is_met = "none defined", False  # without a baseline nothing is shown to be learned
     verdict = OFF if is_off else PASS if is_met else FAIL
     return Gate(name, "learning", value, low, high, _target(bounds), text, verdict)
+
+
+def interval_gate(name, row, *, kind="learning", is_off=False, **bounds):
+    """Judge a figure by its whole 95% interval: no value in it may miss the bounds.
+
+    For figures whose target is itself the level of no skill: balanced accuracy
+    above .50, a Brier skill or a paired difference above 0.
+
+    Parameters
+    ----------
+    name : str
+    row : Series or dict
+        `value`, `low`, `high`.
+    kind : {"health", "learning"}
+    is_off : bool
+        Print the figures without a verdict (labels made by a rule).
+    **bounds
+        One or two of `at_least`, `at_most`, `above`, `below`.
+
+    Returns
+    -------
+    Gate
+    """
+    value, low, high = (float(row[column]) for column in ("value", "low", "high"))
+    is_met = all(_meets(end, bounds) for end in (low, value, high))
+    verdict = OFF if is_off else PASS if is_met else FAIL
+    return Gate(name, kind, value, low, high, f"interval {_target(bounds)}", None, verdict)
+
+
+def each_baseline_gate(name, comparisons, *, metric, is_off=False, **bounds):
+    """Judge a figure by its target and by the paired difference from every baseline.
+
+    Parameters
+    ----------
+    name : str
+    comparisons : DataFrame
+        From `scores.compare_with_each`: its verdicts are adjusted for the number
+        of baselines.
+    metric : str
+        Rows to judge.
+    is_off : bool
+        Print the figures without a verdict (labels made by a rule).
+    **bounds
+        The target, if there is one beside the baselines.
+
+    Returns
+    -------
+    Gate
+        PASS needs BETTER against each. The baseline named is the one least surely
+        beaten, with the interval of the difference to it.
+    """
+    rows = comparisons[comparisons["metric"] == metric] if len(comparisons) else comparisons
+    target = "better than each baseline" + (f", {_target(bounds)}" if bounds else "")
+    if len(rows) == 0:  # without a baseline nothing is shown to be learned
+        return Gate(name, "learning", None, None, None, target, "none defined", OFF if is_off else FAIL)
+    rows = rows.sort_values(["low", "difference"], na_position="first")
+    least, value = rows.iloc[0], float(rows["value"].iloc[0])
+    n_better = int((rows["verdict"] == "BETTER").sum())
+    is_met = n_better == len(rows) and (not bounds or _meets(value, bounds))
+    low, high = float(least["value_low"]), float(least["value_high"])
+    text = (
+        f"{least['baseline']} {least['other']:.3g} (better by {least['low']:.2g} to {least['high']:.2g}; "
+        f"better than {n_better} of {len(rows)})"
+    )
+    return Gate(name, "learning", value, low, high, target, text, OFF if is_off else PASS if is_met else FAIL)
 
 
 def gates_frame(gates):

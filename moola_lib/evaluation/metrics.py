@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moola_lib.errors import UserError
+from moola_lib.evaluation.decoding import TOLERANCE_BARS
+from moola_lib.evaluation.decoding import decode_spans as decode_spans  # read beside the figures
+from moola_lib.evaluation.posteriors import central_interval, claimed_mass
 from moola_lib.labels.table import CLASSES
-from moola_lib.labels.targets import COUNTDOWN_CLIP_BARS, WINDOW_BARS, span_from_pointers, start_from_countdown
+from moola_lib.labels.targets import COUNTDOWN_CLIP_BARS, WINDOW_BARS
 
-TOLERANCE_BARS = 3
-DECODERS = ("inside", "pointers", "countdown")
+MOST_BARS = 10  # of the hit curve
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,17 @@ METRICS = {
     "hit3_end": Metric("share", True, "end within 3 bars"),
     "joint3": Metric("share", True, "both edges within 3 bars"),
     "joint3_type": Metric("share", True, "both edges within 3 bars and the state right"),
+    "hit_mean": Metric("share", True, "start within k bars, mean of k = 0…10"),
     "tiou50": Metric("share", True, "overlap of at least half of the union"),
     "tiou75": Metric("share", True, "overlap of at least three quarters of the union"),
     "centre_mae": Metric("bars", False, "distance of centres"),
     "length_mae": Metric("bars", False, "difference of lengths"),
+    "onset_bias": Metric("bars", None, "start too late (+) or too early (−), mean"),
+    "start_brier": Metric("squared", False, "Brier score of the hit claimed for the start"),
+    "start_log_score": Metric("nats", False, "log score of the hit claimed for the start"),
+    "start_brier_skill": Metric("share", True, "Brier skill of the hit claimed over claiming its rate"),
+    "start_coverage": Metric("share", None, "starts inside their 80% interval"),
+    "start_width": Metric("bars", None, "width of the start's 80% interval"),
     "countdown_mae": Metric("bars", False, "countdown error, clipped to 20 bars"),
     "inside_f1": Metric("share", True, "F1 of bars inside, pooled"),
     "inside_precision": Metric("share", True, "precision of bars inside, pooled"),
@@ -60,6 +68,8 @@ class Prediction:
     ----------
     start, end : ndarray (n,), float64, optional
         Decoded span in bars.
+    start_probability : ndarray (n, K), float64, optional
+        Of a start at each bar, given that there is one; see `posteriors.start_marginal`.
     countdown : ndarray (n, K), float64, optional
         Bars until the start.
     inside_probability : ndarray (n, K), float64, optional
@@ -74,6 +84,7 @@ class Prediction:
     inside_probability: np.ndarray | None = None
     is_inside: np.ndarray | None = None
     type_probability: np.ndarray | None = None
+    start_probability: np.ndarray | None = None
 
     def take(self, rows):
         """Return the answers for the windows at `rows` (indices or bool mask)."""
@@ -93,44 +104,6 @@ def take_answers(answers, rows):
         name: [one.take(rows) for one in answer] if isinstance(answer, list) else answer.take(rows)
         for name, answer in answers.items()
     }
-
-
-def decode_spans(outputs, decoder="inside"):
-    """Turn a model's outputs into spans.
-
-    Parameters
-    ----------
-    outputs : dict of ndarray
-        From `learning.predict.predict_windows`.
-    decoder : {"inside", "pointers", "countdown"}
-        `inside`: the run of bars with the largest sum of log-odds over the
-        window's own mean; `pointers`: centre and length; `countdown`: the
-        start the countdowns agree on, with the length of the pointers.
-
-    Returns
-    -------
-    (start, end) : ndarray (n,), int64, inside the window.
-    """
-    needed = {
-        "inside": ["inside_probability"],
-        "pointers": ["centre", "length"],
-        "countdown": ["countdown", "centre", "length"],
-    }
-    missing = [name for name in needed[decoder] if name not in outputs]
-    if missing:
-        raise UserError(f"decoder {decoder} needs {missing[0]}, which the model does not give; switch its head on")
-    if decoder == "inside":
-        p = np.clip(outputs["inside_probability"].astype(np.float64), 1e-6, 1 - 1e-6)
-        mean = p.mean(axis=1, keepdims=True)
-        return _best_run(np.log(p / (1 - p)) - np.log(mean / (1 - mean)))
-    start, end = span_from_pointers(outputs["centre"], outputs["length"])
-    if decoder == "countdown":
-        extent = end - start
-        start = start_from_countdown(outputs["countdown"])
-        end = start + extent
-    start = np.clip(np.round(start), 0, WINDOW_BARS - 1).astype(np.int64)
-    end = np.clip(np.round(end), start, WINDOW_BARS - 1).astype(np.int64)
-    return start, end
 
 
 def metric_functions(windows, prediction, *, is_valid=None):
@@ -165,23 +138,10 @@ def metric_functions(windows, prediction, *, is_valid=None):
     if prediction.type_probability is not None:
         kind = prediction.type_probability.argmax(axis=1)
     if prediction.start is not None:
-        start, end = prediction.start.astype(float), prediction.end.astype(float)
-        real = windows.spans[..., 0] >= 0
-        off_start = np.where(real, np.abs(start[:, None] - windows.spans[..., 0]), np.inf)
-        off_end = np.where(real, np.abs(end[:, None] - windows.spans[..., 1]), np.inf)
-        found["hit3_start"] = _mean_of((off_start.min(axis=1) <= TOLERANCE_BARS), has)
-        found["hit3_end"] = _mean_of((off_end.min(axis=1) <= TOLERANCE_BARS), has)
-        joint = ((off_start <= TOLERANCE_BARS) & (off_end <= TOLERANCE_BARS)).any(axis=1)
-        found["joint3"] = _mean_of(joint, has)
-        if kind is not None:
-            found["joint3_type"] = _mean_of(joint & (kind == windows.state), has)
-        overlap = np.minimum(end, windows.end) - np.maximum(start, windows.start) + 1
-        union = np.maximum(end, windows.end) - np.minimum(start, windows.start) + 1
-        tiou = np.maximum(overlap, 0) / union
-        found["tiou50"] = _mean_of(tiou >= 0.5, has)
-        found["tiou75"] = _mean_of(tiou >= 0.75, has)
-        found["centre_mae"] = _mean_of(np.abs((start + end) - (windows.start + windows.end)) / 2, has)
-        found["length_mae"] = _mean_of(np.abs((end - start) - (windows.end - windows.start)), has)
+        is_right = None if kind is None else kind == windows.state
+        found |= _span_figures(windows, prediction.start.astype(float), prediction.end.astype(float), is_right)
+    if prediction.start_probability is not None:
+        found |= _claim_figures(windows, prediction)
     if prediction.countdown is not None:
         truth = np.clip(windows.start[:, None] - bars, -COUNTDOWN_CLIP_BARS, COUNTDOWN_CLIP_BARS)
         answer = np.clip(prediction.countdown, -COUNTDOWN_CLIP_BARS, COUNTDOWN_CLIP_BARS)
@@ -221,15 +181,78 @@ def _inside(windows):
     return ((first >= 0) & (bars >= first) & (bars <= last)).any(axis=1)
 
 
-def _best_run(scores):
-    """Return (start, end) of the run with the largest sum in each row, int64."""
-    total = np.concatenate([np.zeros((len(scores), 1)), np.cumsum(scores, axis=1)], axis=1)
-    lowest = np.minimum.accumulate(total[:, :-1], axis=1)
-    gain = total[:, 1:] - lowest
-    end = gain.argmax(axis=1)
-    is_before = np.arange(scores.shape[1]) <= end[:, None]
-    start = np.where(is_before, total[:, :-1], np.inf).argmin(axis=1)
-    return start.astype(np.int64), end.astype(np.int64)
+def _span_figures(windows, start, end, is_right):
+    """Return the figures of the edges; `is_right` tells where the state is, None where no state is answered."""
+    has = windows.has_expansion
+    off_start, off_end = _distances(windows, start, 0), _distances(windows, end, 1)
+    joint = ((np.abs(off_start) <= TOLERANCE_BARS) & (np.abs(off_end) <= TOLERANCE_BARS)).any(axis=1)
+    least = np.abs(off_start).min(axis=1)
+    nearest = np.take_along_axis(off_start, np.abs(off_start).argmin(axis=1)[:, None], axis=1)[:, 0]
+    overlap = np.minimum(end, windows.end) - np.maximum(start, windows.start) + 1
+    tiou = np.maximum(overlap, 0) / (np.maximum(end, windows.end) - np.minimum(start, windows.start) + 1)
+    found = {
+        "hit3_start": _mean_of(least <= TOLERANCE_BARS, has),
+        "hit3_end": _mean_of(np.abs(off_end).min(axis=1) <= TOLERANCE_BARS, has),
+        "joint3": _mean_of(joint, has),
+        "hit_mean": _mean_of((least[:, None] <= np.arange(MOST_BARS + 1)).mean(axis=1), has),
+        "tiou50": _mean_of(tiou >= 0.5, has),
+        "tiou75": _mean_of(tiou >= 0.75, has),
+        "centre_mae": _mean_of(np.abs((start + end) - (windows.start + windows.end)) / 2, has),
+        "length_mae": _mean_of(np.abs((end - start) - (windows.end - windows.start)), has),
+        "onset_bias": _mean_of(np.where(has, nearest, 0.0), has),
+    }
+    return found if is_right is None else found | {"joint3_type": _mean_of(joint & is_right, has)}
+
+
+def _distances(windows, answer, edge):
+    """Return answer less each expansion's edge (0 start, 1 end), (n, m) float64; infinite where there is none."""
+    real = windows.spans[..., 0] >= 0
+    return np.where(real, answer[:, None] - windows.spans[..., edge], np.inf)
+
+
+def _claim_figures(windows, prediction):
+    """Return the figures of the start's distribution: is the hit it claims the hit it makes?"""
+    has, p = windows.has_expansion, prediction.start_probability
+    first, last = central_interval(p)
+    real, starts = windows.spans[..., 0] >= 0, windows.spans[..., 0]
+    is_covered = ((starts >= first[:, None]) & (starts <= last[:, None]) & real).any(axis=1)
+    found = {
+        "start_coverage": _mean_of(is_covered, has),
+        "start_width": _mean_of((last - first + 1).astype(float), has),
+    }
+    if prediction.start is None:
+        return found
+    claimed, is_hit = start_claims(windows, prediction)
+    brier = _mean_of((claimed - is_hit) ** 2, has)
+    rate = _mean_of(is_hit, has)
+    found["start_brier"] = brier
+    found["start_log_score"] = _mean_of(-np.log(np.clip(np.where(is_hit, claimed, 1 - claimed), 1e-6, 1)), has)
+
+    def skill(weights):
+        share = rate(weights)
+        blind = share * (1 - share)  # the Brier score of claiming the rate itself
+        return 1 - np.divide(brier(weights), blind, out=np.full_like(blind, np.nan), where=blind > 0)
+
+    return found | {"start_brier_skill": skill}
+
+
+def start_claims(windows, prediction):
+    """Return what each answer claims and whether it is so.
+
+    Parameters
+    ----------
+    windows : LabelledWindows
+    prediction : Prediction
+        With `start` and `start_probability`.
+
+    Returns
+    -------
+    claimed : ndarray (n,), float64
+        Probability of a start within 3 bars of the answer.
+    is_hit : ndarray (n,), bool
+    """
+    claimed = claimed_mass(prediction.start_probability, prediction.start, TOLERANCE_BARS)
+    return claimed, (np.abs(_distances(windows, prediction.start, 0)) <= TOLERANCE_BARS).any(axis=1)
 
 
 def _mean_of_draws(figures):

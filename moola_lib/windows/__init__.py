@@ -1,6 +1,13 @@
 """Windows of bars: where they lie, how they are gathered, hidden, split and sampled."""
 
-from moola_lib.windows.folds import Fold, grouped_folds, last_days_fold
+from moola_lib.windows.folds import (
+    Fold,
+    grouped_folds,
+    last_days_fold,
+    repeated_folds,
+    reserve_last_days,
+    reserved_fold,
+)
 from moola_lib.windows.places import LabelledWindows, place_labels, window_places
 from moola_lib.windows.splits import Split, split_by_time, without_days
 
@@ -11,6 +18,9 @@ __all__ = [
     "grouped_folds",
     "last_days_fold",
     "place_labels",
+    "repeated_folds",
+    "reserve_last_days",
+    "reserved_fold",
     "split_by_time",
     "window_places",
     "without_days",

@@ -1,8 +1,8 @@
-"""Fine-tune a localiser on labelled windows: frozen encoder first, then unfrozen, in one visible loop."""
+"""Fine-tune a localiser on labelled windows: linear scores, then a frozen encoder, then all, in one visible loop."""
 
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
@@ -14,7 +14,9 @@ from moola_lib.learning.balance import build_balance
 from moola_lib.learning.batches import check_batch, check_features
 from moola_lib.learning.checkpoints import read_weights, restore_training, training_state
 from moola_lib.learning.device import explain_out_of_memory, seed_everything
-from moola_lib.learning.losses import task_losses
+from moola_lib.learning.linear_fit import STEADY, LinearPenalty, check_starts, fit_linear
+from moola_lib.learning.losses import segment_loss, task_losses
+from moola_lib.models.segments import SEGMENT
 from moola_lib.windows.augment import warp_batch
 from moola_lib.windows.samplers import balanced_batches, shuffled_batches
 
@@ -40,8 +42,13 @@ class FinetuneSettings:
         Task weights, for strategies that have them.
     countdown_unit : {"scaled", "bars"}
     focal_gamma : float
+    class_weights : tuple of float or None
+        Of the state's loss; not together with `is_class_balanced`, one remedy at a time.
     is_class_balanced : bool
         Draw windows with weight 1 / class count.
+    linear_penalty : LinearPenalty or None
+        A segment head's linear scores are fitted first, by L-BFGS, and then kept.
+        None: they are trained with everything else.
     n_pointer_epochs : int
         First epochs that train on the pointers alone.
     time_warp_probability : float
@@ -64,7 +71,9 @@ class FinetuneSettings:
     weights: dict | None = None
     countdown_unit: str = "scaled"
     focal_gamma: float = 0.0
+    class_weights: tuple | None = None
     is_class_balanced: bool = True
+    linear_penalty: LinearPenalty | None = field(default=STEADY)
     n_pointer_epochs: int = 0
     time_warp_probability: float = 0.0
     audit_every: int = 0
@@ -113,6 +122,8 @@ def finetune(
     seed_everything(settings.seed, settings.n_threads)
     order = torch.Generator().manual_seed(settings.seed)
     balance = build_balance(settings.balance, settings.weights)
+    if settings.is_class_balanced and settings.class_weights is not None:
+        raise UserError("class weights and balanced drawing are two remedies for one thing; choose one")
     if settings.n_frozen_epochs and not hasattr(model, "encoder"):
         raise UserError(f"{model.spec['name']} has no encoder to freeze; set n_frozen_epochs to 0")
     check_features(gather, model)
@@ -120,19 +131,26 @@ def finetune(
     for rows in torch.arange(len(windows)).split(BLOCK):
         check_batch(data.batch(rows), n_features=gather.n_features, n_classes=_n_classes(model))
     set_head_biases(model, windows)
+    if hasattr(model, "segment_head"):
+        _prepare_segment_head(model, data, settings, len(windows))
     start_losses = _losses_of(model, data, settings)
     held_out = _Data(gather, validation) if validation is not None and len(validation) else None
     start_validation = _losses_of(model, held_out, settings) if held_out else None
 
     n_epochs = settings.n_frozen_epochs + settings.n_unfrozen_epochs
     history, best, best_weights = [], math.inf, None
-    optimizer = _optimizer(model, settings, is_frozen=settings.n_frozen_epochs > 0)
+    if held_out and _keeps_linear(
+        model, settings
+    ):  # the linear fit alone is a candidate: what comes after must beat it
+        best, best_weights = _relative(start_validation, start_validation), _copy_weights(model)
+    optimizer = _optimizer(model, settings, is_frozen=settings.n_frozen_epochs > 0) if n_epochs else None
     saved = checkpoints.to_resume(resume) if checkpoints is not None else None
     if saved is not None:
         before, optimizer = _resume(saved, model, settings, {"order": order}, balance)
         history, start_losses, start_validation = before["history"], before["start"], before["start_validation"]
-        best = min(row["selection_loss"] for row in history)
-        best_weights = read_weights(checkpoints.best, model)
+        best_epoch = min(row["selection_loss"] for row in history)
+        if best_epoch < best:
+            best, best_weights = best_epoch, read_weights(checkpoints.best, model)
     cached = None
 
     for epoch in range(len(history), n_epochs):
@@ -158,12 +176,10 @@ def finetune(
                 uses_cache = is_frozen and not settings.time_warp_probability
                 encoded = cached[rows] if uses_cache else None
                 outputs, encoded = _forward(model, batch, encoded)
-                losses = task_losses(
-                    outputs, batch, countdown_unit=settings.countdown_unit, focal_gamma=settings.focal_gamma
-                )
+                losses = _losses(model, outputs, batch, settings)
                 if epoch < settings.n_pointer_epochs and "pointers" in losses:
                     losses = {"pointers": losses["pointers"]}
-                total = balance(losses, outputs.get("log_sigma"))
+                total = _total(losses, balance, outputs)
                 _check_finite(losses, windows, rows, epoch, step)
                 if settings.audit_every and step % settings.audit_every == 0 and not is_frozen:
                     audits.append(measure_shares(losses, total, list(model.encoder.parameters())))
@@ -191,7 +207,7 @@ def finetune(
         history.append(row)
         if row["selection_loss"] < best:
             best = row["selection_loss"]
-            best_weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
+            best_weights = _copy_weights(model)
         if checkpoints is not None:
             extra = {"history": history, "balance": balance.state_dict(), "settings": asdict(settings)}
             extra |= {"start": start_losses, "start_validation": start_validation}
@@ -245,7 +261,7 @@ class _Data:
         self.places = torch.as_tensor(windows.place)
         self.targets = {
             name: torch.as_tensor(np.ascontiguousarray(value)).to(gather.device)
-            for name, value in windows.targets().items()
+            for name, value in {**windows.targets(), "spans": windows.spans}.items()
         }
 
     def batch(self, rows):
@@ -268,8 +284,13 @@ def _optimizer(model, settings, *, is_frozen):
     for parameter in encoder:
         parameter.requires_grad_(False)
     sigma = getattr(model, "log_sigma", None)
+    if _keeps_linear(model, settings):
+        for parameter in _linear_parameters(model.segment_head):
+            parameter.requires_grad_(False)
     others = [p for p in model.parameters() if p.requires_grad and p is not sigma]
     groups = [{"params": others, "lr": rate, "weight_decay": settings.weight_decay}]
+    if not others:
+        raise UserError(f"{model.spec['name']} has nothing to train after its linear fit; set both phases to 0 epochs")
     if sigma is not None:
         groups.append({"params": [sigma], "lr": rate * settings.sigma_rate_factor, "weight_decay": 0.0})
     optimizer = torch.optim.AdamW(groups)
@@ -305,13 +326,70 @@ def _encode_all(model, data):
     return torch.cat([model.encode(data.gather(data.places[part])[0]) for part in rows])
 
 
+def _prepare_segment_head(model, data, settings, n_windows):
+    """Set the segment head's scale from the training windows and fit its linear scores to them."""
+    batch = data.batch(torch.arange(n_windows))
+    # windows without an expansion teach what "none" looks like; without any, spans are scored given that there is one
+    model.segment_head.knows_none = not bool(batch["has_expansion"].all())
+    if settings.linear_penalty is None:
+        check_starts(model.segment_head, batch["spans"])
+        if not bool(model.segment_head.start.weight.any()):
+            model.segment_head.set_scale(batch["x"])
+    else:
+        fit_linear(
+            model.segment_head,
+            batch,
+            settings.linear_penalty,
+            knows_none=model.segment_head.knows_none,
+            seed=settings.seed,
+        )
+
+
+def _keeps_linear(model, settings):
+    """Tell whether a fitted linear part stays as it is."""
+    return hasattr(model, "segment_head") and settings.linear_penalty is not None
+
+
+def _linear_parameters(head):
+    """Return the parameters of a segment head that its linear fit sets."""
+    return [p for name, p in head.named_parameters() if not name.startswith("contribution")]
+
+
+def _copy_weights(model):
+    """Return a copy of the model's tensors."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _losses(model, outputs, batch, settings):
+    """Return the raw losses of every head the model has."""
+    weights = None if settings.class_weights is None else torch.tensor(settings.class_weights)
+    losses = task_losses(
+        outputs,
+        batch,
+        countdown_unit=settings.countdown_unit,
+        focal_gamma=settings.focal_gamma,
+        class_weights=weights,
+    )
+    if "span_logits" in outputs:
+        first = model.segment_head.first_start
+        losses[SEGMENT] = segment_loss(outputs, batch, first_start=first, knows_none=model.segment_head.knows_none)
+    return losses
+
+
+def _total(losses, balance, outputs):
+    """Return the balanced total of the notes' heads, plus the segment loss as it is: it is one loss, in nats."""
+    notes = {task: loss for task, loss in losses.items() if task != SEGMENT}
+    total = balance(notes, outputs.get("log_sigma")) if notes else 0.0
+    return total + losses[SEGMENT] if SEGMENT in losses else total
+
+
 def _forward(model, batch, encoded=None):
     """Return (outputs, encoded bars); models without an encoder return None for the latter."""
     if not hasattr(model, "encode"):
         return model(batch["x"]), None
     if encoded is None:
         encoded = model.encode(batch["x"])
-    return model.decode(encoded), encoded
+    return model.decode(encoded, batch["x"]), encoded
 
 
 @torch.no_grad()
@@ -322,9 +400,7 @@ def _losses_of(model, data, settings):
     sums = {}
     for rows in torch.arange(len(data.windows)).split(BLOCK):
         batch = data.batch(rows)
-        losses = task_losses(
-            model(batch["x"]), batch, countdown_unit=settings.countdown_unit, focal_gamma=settings.focal_gamma
-        )
+        losses = _losses(model, model(batch["x"]), batch, settings)
         for task, loss in losses.items():
             sums[task] = sums.get(task, 0.0) + float(loss) * len(rows)
     model.train(was_training)

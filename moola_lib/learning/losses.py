@@ -33,7 +33,7 @@ def task_losses(outputs, batch, *, countdown_unit="scaled", focal_gamma=0.0, cla
     Returns
     -------
     dict of Tensor ()
-        `type` cross-entropy, `pointers` Huber (delta 0.08), `inside` binary
+        The four of TASKS that the model has: `type` cross-entropy, `pointers` Huber (delta 0.08), `inside` binary
         cross-entropy, `countdown` Huber (delta 1). Bars that are not valid and
         windows without an expansion are left out where they have no target.
     """

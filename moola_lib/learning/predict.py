@@ -22,7 +22,11 @@ def predict_windows(model, gather, places, *, batch_size=256):
     dict of ndarray
         Those the model has of `type_probability` (n, n_classes), `centre` (n,)
         and `length` (n,) in [0, 1], `inside_probability` (n, time) and
-        `countdown` (n, time) in bars; and `is_valid` (n, time) bool.
+        `countdown` (n, time) in bars; and `is_valid` (n, time) bool. A segment
+        posterior adds `span_probability` (n, time, time) of (start, end) given an
+        expansion, and `log_odds` (n,), log P(expansion) / P(none) in nats; where
+        the notes' heads are off, the others are its marginals: mean centre and
+        length, and the median countdown.
     """
     model.eval()
     parts = []
@@ -38,5 +42,47 @@ def predict_windows(model, gather, places, *, batch_size=256):
             row["inside_probability"] = outputs["inside_logits"].sigmoid()
         if "countdown" in outputs:
             row["countdown"] = outputs["countdown"] * COUNTDOWN_CLIP_BARS
+        if "span_logits" in outputs:
+            row = read_posterior(outputs, model.segment_head.first_start) | row
         parts.append(row)
     return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+
+
+def read_posterior(outputs, first_start=0):
+    """Return the marginals of a segment posterior.
+
+    Parameters
+    ----------
+    outputs : dict of Tensor
+        `span_logits` (batch, n_states, n_starts, time) and `null_logit` (1,).
+    first_start : int
+        Bar of the first row of starts.
+
+    Returns
+    -------
+    dict of Tensor
+        See `predict_windows`; `type_probability` only where states are told apart.
+    """
+    logits = outputs["span_logits"]
+    evidence = logits.flatten(1).logsumexp(dim=1)
+    by_state = (logits - evidence[:, None, None, None]).exp()
+    span = by_state.sum(dim=1)
+    n, n_starts, time = span.shape
+    full = span.new_zeros(n, time, time)
+    full[:, first_start : first_start + n_starts] = span
+    start, end = full.sum(dim=2), full.sum(dim=1)
+    bars = torch.arange(time, device=span.device, dtype=span.dtype)
+    mean_start, mean_end = start @ bars, end @ bars
+    median = (start.cumsum(dim=1) >= 0.5).float().argmax(dim=1, keepdim=True)
+    found = {
+        "span_probability": full,
+        "log_odds": evidence - outputs["null_logit"],
+        # begun by bar t, less ended before it
+        "inside_probability": (start.cumsum(dim=1) - end.cumsum(dim=1) + end).clamp(0, 1),
+        "countdown": (median - bars).clamp(-COUNTDOWN_CLIP_BARS, COUNTDOWN_CLIP_BARS),
+        "centre": (mean_start + mean_end) / 2 / (time - 1),
+        "length": (mean_end - mean_start + 1) / time,
+    }
+    if by_state.shape[1] > 1:
+        found["type_probability"] = by_state.sum(dim=(2, 3))
+    return found

@@ -1,4 +1,4 @@
-"""The five models, by name. Naming them imports nothing heavy."""
+"""The models, by name. Naming them imports nothing heavy."""
 
 from moola_lib.errors import UserError
 
@@ -8,9 +8,10 @@ MODELS = {
     "masked_autoencoder": "moola_lib.models.pretrainers:MaskedAutoencoder",
     "multitask_pretrainer": "moola_lib.models.pretrainers:MultitaskPretrainer",
     "simple_lstm": "moola_lib.models.simple_lstm:SimpleLSTM",
+    "linear_segments": "moola_lib.models.segments:LinearSegments",
 }
 PRETRAINERS = ("masked_autoencoder", "multitask_pretrainer")
-LOCALISERS = ("jade", "jade_compact")  # an encoder under the four heads
+LOCALISERS = ("jade", "jade_compact")  # an encoder under the notes' four heads, the segment posterior, or both
 
 
 def build_model(name, *, n_features, n_classes=None, **options):

@@ -4,10 +4,14 @@ import torch
 from torch import nn
 
 from moola_lib.errors import UserError
+from moola_lib.labels.targets import WINDOW_BARS
+from moola_lib.models.dropout import Dropout
 from moola_lib.models.encoder import Encoder
+from moola_lib.models.segments import SEGMENT, SegmentHead
 
 TASKS = ("type", "pointers", "inside", "countdown")  # the order of every four numbers in the project
 LOG_SIGMA_START = (0.0, -0.30, 0.0, 0.0)
+HEADS = {"notes": TASKS, "segment": (SEGMENT,), "both": (*TASKS, SEGMENT)}
 
 
 class ExpansionHeads(nn.Module):
@@ -32,7 +36,7 @@ class ExpansionHeads(nn.Module):
         if unknown or not heads:
             raise UserError(f"heads {list(heads)} must be one or more of {', '.join(TASKS)}")
         self.tasks = tuple(task for task in TASKS if task in heads)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         if {"type", "pointers"} & set(heads):
             self.trunk = nn.Linear(width, 64)
         if "type" in heads:
@@ -74,7 +78,7 @@ class ExpansionHeads(nn.Module):
 
 
 class Jade(nn.Module):
-    """Two-layer encoder under the four heads: what a pre-trained encoder is loaded into.
+    """Two-layer encoder under its heads: what a pre-trained encoder is loaded into.
 
     Parameters
     ----------
@@ -84,7 +88,9 @@ class Jade(nn.Module):
         Between the encoder's layers.
     input_dropout, head_dropout : float
     heads : sequence of str
-        Which of TASKS to build.
+        Which of TASKS to build, and `segment` for the posterior over spans.
+    start_range, upside_down
+        Of the segment head; see `SegmentHead`.
     """
 
     def __init__(
@@ -98,25 +104,49 @@ class Jade(nn.Module):
         input_dropout=0.0,
         head_dropout=0.6,
         heads=TASKS,
+        start_range=(0, WINDOW_BARS - 1),
+        upside_down=None,
     ):
         super().__init__()
-        self.input_dropout = nn.Dropout(input_dropout)
+        notes = [task for task in heads if task != SEGMENT]
+        self.input_dropout = Dropout(input_dropout)
         self.encoder = Encoder(n_features, hidden_size, n_layers, dropout)
-        self.heads = ExpansionHeads(self.encoder.width, n_classes, head_dropout, heads)
-        self.log_sigma = nn.Parameter(torch.tensor(LOG_SIGMA_START))
+        if notes or SEGMENT not in heads:
+            self.heads = ExpansionHeads(self.encoder.width, n_classes, head_dropout, notes)
+            self.log_sigma = nn.Parameter(torch.tensor(LOG_SIGMA_START))
+        if SEGMENT in heads:
+            self.segment_head = SegmentHead(
+                n_features,
+                self.encoder.width,
+                n_states=n_classes,
+                start_range=start_range,
+                upside_down=upside_down,
+                dropout=head_dropout,
+            )
 
     @property
     def tasks(self):
-        """Names of the heads, in the order of TASKS."""
-        return self.heads.tasks
+        """Names of the heads, in the order of TASKS; `segment` is last."""
+        notes = self.heads.tasks if hasattr(self, "heads") else ()
+        return (*notes, SEGMENT) if hasattr(self, "segment_head") else notes
 
     def encode(self, x):
-        """Return encoded bars, (batch, time, width) float32."""
-        return self.encoder(self.input_dropout(x))
+        """Return encoded bars, (batch, reading, time, width) float32.
 
-    def decode(self, encoded):
-        """Return the heads' outputs and `log_sigma` (4,), in the order of TASKS."""
-        return {**self.heads(encoded), "log_sigma": self.log_sigma}
+        There is one reading, or a second one of the window turned upside down
+        if the segment head asks for it.
+        """
+        readings = self.segment_head.readings(x) if hasattr(self, "segment_head") else x.unsqueeze(1)
+        return self.encoder(self.input_dropout(readings.flatten(0, 1))).unflatten(0, readings.shape[:2])
+
+    def decode(self, encoded, x):
+        """Return the heads' outputs for windows `x` (batch, time, n_features) and their encoded bars."""
+        outputs = {}
+        if hasattr(self, "heads"):
+            outputs |= {**self.heads(encoded[:, 0]), "log_sigma": self.log_sigma}
+        if hasattr(self, "segment_head"):
+            outputs |= self.segment_head(self.segment_head.look_around(x), encoded)
+        return outputs
 
     def forward(self, x):
         """Localise.
@@ -128,9 +158,10 @@ class Jade(nn.Module):
         Returns
         -------
         dict of Tensor
-            See `ExpansionHeads.forward`, and `log_sigma` (4,).
+            See `ExpansionHeads.forward`, with `log_sigma` (4,) in the order of
+            TASKS, and `SegmentHead.forward`.
         """
-        return self.decode(self.encode(x))
+        return self.decode(self.encode(x), x)
 
 
 class JadeCompact(Jade):
@@ -147,6 +178,8 @@ class JadeCompact(Jade):
         input_dropout=0.3,
         head_dropout=0.6,
         heads=TASKS,
+        start_range=(0, WINDOW_BARS - 1),
+        upside_down=None,
     ):
         super().__init__(
             n_features,
@@ -157,4 +190,6 @@ class JadeCompact(Jade):
             input_dropout=input_dropout,
             head_dropout=head_dropout,
             heads=heads,
+            start_range=start_range,
+            upside_down=upside_down,
         )

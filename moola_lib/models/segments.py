@@ -6,19 +6,22 @@ from torch.nn import functional
 
 from moola_lib.errors import UserError
 from moola_lib.labels.targets import WINDOW_BARS
+from moola_lib.models.dropout import Dropout
 
 SEGMENT = "segment"  # the task's name, beside TASKS
+SMALLEST_MOVE = 0.05  # added to magnitudes before their log: a bar that did not move says no more than one this small
 NEVER = -1e30  # the score of what cannot be: its probability is exactly 0, and unlike -inf its gradient is too
 
 
 class SegmentHead(nn.Module):
     """Scores of every (state, start, end): a start's, an end's, every bar's inside, and the length's.
 
-    Each score is linear in the standardised features of the bars around, plus
-    what the encoder adds, which starts at nothing. A market may also be read
-    upside down (`upside_down`): the same scores of the turned window stand for
-    expansions that point down, so that what is learned of one direction holds
-    for the other, and the two are summed. Mask, countdown, centre and length
+    A start's score is linear in the standardised columns of the bars around it
+    and in how their means differ after it from before; an end's reads the same,
+    mirrored in time. What the encoder adds starts at nothing. A market may also
+    be read upside down: the same scores of the turned window stand for
+    expansions that point the other way, and the two are summed, so that what is
+    learned of one direction holds for both. Mask, countdown, centre and length
     are marginals of one distribution and cannot contradict each other.
 
     Parameters
@@ -28,12 +31,15 @@ class SegmentHead(nn.Module):
         Channels of the encoded bars; 0 for a linear model without encoder.
     n_states : int
         States before an expansion that have start scores of their own; 1 tells none apart.
-    before_bars, after_bars : int
-        Bars before and after a start that its score reads; an end's are mirrored.
+    lead_bars : int
+        Bars before and after an edge that its score reads one by one.
+    contrast_bars : sequence of int
+        Widths of the means after an edge that are set against those before.
     start_range : (int, int)
         First and last bar at which an expansion may start.
     upside_down : list of [int, float, float], optional
-        Of `features.sets.upside_down`.
+        Of `features.sets.upside_down`. Columns that then change their sign also
+        enter by their log magnitude.
     dropout : float
         On encoded bars.
     window_bars : int
@@ -45,8 +51,9 @@ class SegmentHead(nn.Module):
 
     Notes
     -----
-    With `width` 0, one state and no turning, this is a linear-chain segment
-    model (semi-Markov CRF with one segment; Sarawagi & Cohen 2004).
+    A semi-Markov conditional random field with one segment (Sarawagi & Cohen
+    2004, NIPS 17), its directions latent. Without encoder, contrasts and
+    turning it is the linear segment model.
     """
 
     def __init__(
@@ -55,8 +62,8 @@ class SegmentHead(nn.Module):
         width=0,
         *,
         n_states=1,
-        before_bars=5,
-        after_bars=5,
+        lead_bars=5,
+        contrast_bars=(1, 3, 6, 12, 24),
         start_range=(0, WINDOW_BARS - 1),
         upside_down=None,
         dropout=0.0,
@@ -66,23 +73,27 @@ class SegmentHead(nn.Module):
         first, last = start_range
         if not 0 <= first <= last < window_bars:
             raise UserError(f"starts {first} to {last} are not inside a window of {window_bars} bars")
-        self.n_states, self.window_bars = n_states, window_bars
         self.first_start, self.last_start = int(first), int(last)
-        self.reach = (before_bars, after_bars)
-        self.upside_down = upside_down
-        taps = before_bars + after_bars + 1
-        self.start = nn.Conv1d(n_features, n_states, taps)
-        self.end = nn.Conv1d(n_features, 1, taps, bias=False)
-        self.inside = nn.Conv1d(n_features, 1, 1)
+        self.n_states, self.lead_bars, self.contrast_bars = n_states, lead_bars, tuple(contrast_bars)
+        self.upside_down, self.window_bars = upside_down, window_bars
+        self.knows_none = False  # set by training: whether windows without an expansion were among the labels
+        turning = enumerate(upside_down or ())
+        self.signed = [k for k, (source, sign, offset) in turning if (source, sign, offset) == (k, -1, 0)]
+        n_columns = n_features + len(self.signed)
+        n_around = 2 * lead_bars + 1 + len(self.contrast_bars)
+        self.start = nn.Linear(n_columns * n_around, n_states)
+        self.end = nn.Linear(n_columns * n_around, 1, bias=False)
+        self.inside = nn.Linear(n_columns, 1)
         self.length = nn.Parameter(torch.zeros(window_bars))
         self.null = nn.Parameter(torch.zeros(1))
         if width:
             self.contribution = nn.Linear(width, n_states + 2)
-            self.dropout = nn.Dropout(dropout)
+            self.dropout = Dropout(dropout)
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
-        self.register_buffer("mean", torch.zeros(n_features))
-        self.register_buffer("scale", torch.ones(n_features))
+        self.register_buffer("mean", torch.zeros(n_columns))
+        self.register_buffer("scale", torch.ones(n_columns))
+        self.register_buffer("around_scale", torch.ones(n_columns * n_around))
         self.register_buffer("temperature", torch.ones(1))
 
     @property
@@ -109,16 +120,38 @@ class SegmentHead(nn.Module):
         turned = (x[..., list(columns)] * x.new_tensor(signs) + x.new_tensor(offsets)) * is_there
         return torch.stack([x, turned], dim=1)
 
-    def standardise(self, x):
-        """Return features of mean 0 and deviation 1 by the head's own figures; absent bars stay 0."""
-        return torch.where((x != 0).any(dim=-1, keepdim=True), (x - self.mean) / self.scale, 0.0)
-
-    def forward(self, x, encoded=None):
-        """Score every (state, start, end).
+    def look_around(self, x):
+        """Return what the linear scores read: it depends on the window alone, so that it can be kept.
 
         Parameters
         ----------
         x : Tensor (batch, time, feature)
+
+        Returns
+        -------
+        tuple of Tensor
+            `at_start` and `at_end` (batch, n_readings, time, columns around an
+            edge), `bars` (batch, n_readings, time, column); standardised.
+        """
+        bars = self._standardise(self.readings(x))
+        lead = self.lead_bars
+        padded = functional.pad(bars.flatten(0, 1).transpose(1, 2), (lead, lead), mode="replicate")
+        around = padded.unfold(2, 2 * lead + 1, 1).transpose(1, 2).unflatten(0, bars.shape[:2])
+        at_start, at_end = [around], [around.flip(-1)]
+        for width in self.contrast_bars:
+            contrast = _contrast(bars, width).unsqueeze(-1)
+            at_start.append(contrast[:, :, :-1])
+            at_end.append(-contrast[:, :, 1:])
+        at_start, at_end = torch.cat(at_start, dim=-1), torch.cat(at_end, dim=-1)
+        return at_start.flatten(3) / self.around_scale, at_end.flatten(3) / self.around_scale, bars
+
+    def forward(self, around, encoded=None):
+        """Score every (state, start, end).
+
+        Parameters
+        ----------
+        around : tuple of Tensor
+            Of `look_around`.
         encoded : Tensor (batch, n_readings, time, width), optional
 
         Returns
@@ -128,28 +161,49 @@ class SegmentHead(nn.Module):
             comes before the start; `null_logit` (1,), the score of a window
             without an expansion.
         """
-        bars = self.standardise(self.readings(x)).flatten(0, 1).transpose(1, 2)
-        before, after = self.reach
-        start = self.start(functional.pad(bars, (before, after)))
-        end = self.end(functional.pad(bars, (after, before)))
-        inside = self.inside(bars)
+        at_start, at_end, bars = around
+        start, end, inside = self.start(at_start), self.end(at_end), self.inside(bars)
         if encoded is not None:
-            more = self.contribution(self.dropout(encoded)).flatten(0, 1).transpose(1, 2)
-            start, end, inside = (
-                part + added
-                for part, added in zip((start, end, inside), more.split((self.n_states, 1, 1), 1), strict=True)
-            )
-        spans = self._join(start, end, inside).unflatten(0, (len(x), self.n_readings))
+            more = self.contribution(self.dropout(encoded)).split((self.n_states, 1, 1), dim=-1)
+            start, end, inside = start + more[0], end + more[1], inside + more[2]
+        spans = self._join(*(part.transpose(2, 3) for part in (start, end, inside)))
         # either direction will do: their probabilities add
         logits = spans[:, 0] if self.n_readings == 1 else torch.logaddexp(spans[:, 0], spans[:, 1])
         return {"span_logits": logits / self.temperature, "null_logit": self.null / self.temperature}
 
+    @torch.no_grad()
+    def set_scale(self, x):
+        """Standardise by these windows (the training fold's), bars that are present only.
+
+        Parameters
+        ----------
+        x : Tensor (n, time, feature)
+        """
+        self.mean.zero_(), self.scale.fill_(1), self.around_scale.fill_(1)
+        readings = self.readings(x)
+        rows = self._widen(readings)[(readings != 0).any(dim=-1)].double()
+        self.mean.copy_(rows.mean(dim=0))
+        self.scale.copy_(_or_one(rows.std(dim=0)))
+        at_start, *_ = self.look_around(x)
+        self.around_scale.copy_(_or_one(at_start.flatten(0, 2).std(dim=0)))
+
+    def _widen(self, x):
+        """Append the log magnitudes of the columns that change sign."""
+        if not self.signed:
+            return x
+        return torch.cat([x, torch.log(x[..., self.signed].abs() + SMALLEST_MOVE)], dim=-1)
+
+    def _standardise(self, x):
+        """Return columns of mean 0 and deviation 1 by the head's own figures; absent bars become 0."""
+        is_there = (x != 0).any(dim=-1, keepdim=True)
+        return torch.where(is_there, (self._widen(x) - self.mean) / self.scale, 0.0)
+
     def _join(self, start, end, inside):
-        """Return start + end + sum of inside + length for every span, (batch, n_states, n_starts, time)."""
-        total = functional.pad(inside.cumsum(dim=2), (1, 0))
+        """Return start + end + sum of inside + length for every span, (batch, reading, state, n_starts, time)."""
+        total = functional.pad(inside.cumsum(dim=-1), (1, 0))
         opening = (start - total[..., :-1])[..., self.first_start : self.last_start + 1]
         closing = end + total[..., 1:]
-        return opening.unsqueeze(3) + closing.unsqueeze(2) + self._length_scores()
+        return opening.unsqueeze(-1) + closing.unsqueeze(-2) + self._length_scores()
 
     def _length_scores(self):
         """Return each span's length score, (n_starts, time); NEVER where the end comes before the start."""
@@ -159,25 +213,32 @@ class SegmentHead(nn.Module):
 
 
 class LinearSegments(nn.Module):
-    """The linear segment model: scores linear in the features of the bars around, no encoder.
+    """The linear segment model: a segment head without encoder.
 
     Parameters
     ----------
     n_features, n_classes : int
         One class: the state before is not told apart.
-    **options
-        Of SegmentHead.
+    lead_bars, contrast_bars, start_range, upside_down
+        As for SegmentHead; by default a plain one, which reads 5 bars to either side and nothing else.
     """
 
     def __init__(
-        self, n_features, n_classes=1, *, before_bars=5, after_bars=5, start_range=(0, WINDOW_BARS - 1), upside_down=None
+        self,
+        n_features,
+        n_classes=1,
+        *,
+        lead_bars=5,
+        contrast_bars=(),
+        start_range=(0, WINDOW_BARS - 1),
+        upside_down=None,
     ):
         super().__init__()
         self.segment_head = SegmentHead(
             n_features,
             n_states=n_classes,
-            before_bars=before_bars,
-            after_bars=after_bars,
+            lead_bars=lead_bars,
+            contrast_bars=contrast_bars,
             start_range=start_range,
             upside_down=upside_down,
         )
@@ -188,5 +249,20 @@ class LinearSegments(nn.Module):
         return (SEGMENT,)
 
     def forward(self, x):
-        """Score every (state, start, end): see `SegmentHead.forward`."""
-        return self.segment_head(x)
+        """Score every (state, start, end) of windows (batch, time, n_features): see `SegmentHead.forward`."""
+        return self.segment_head(self.segment_head.look_around(x))
+
+
+def _contrast(bars, width):
+    """Return the mean of `width` bars after each border less that before it, (batch, reading, time + 1, column)."""
+    n_bars = bars.shape[2]
+    total = functional.pad(bars.cumsum(dim=2), (0, 0, 1, 0))
+    border = torch.arange(n_bars + 1, device=bars.device)
+    last, first = (border + width).clamp(max=n_bars), (border - width).clamp(min=0)
+    after = (total[:, :, last] - total) / (last - border).clamp(min=1)[:, None]
+    return after - (total - total[:, :, first]) / (border - first).clamp(min=1)[:, None]
+
+
+def _or_one(deviation):
+    """Return deviations, 1 where a column does not vary."""
+    return torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))

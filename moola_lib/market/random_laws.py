@@ -103,7 +103,7 @@ def draw_law(rng, ranges=BROAD):
     )
 
 
-def simulate_random_market(seed, n_sessions=12, ranges=BROAD):
+def simulate_random_market(seed, n_sessions=4, ranges=BROAD):
     """Simulate sessions of bars under a law of their own.
 
     Parameters

@@ -13,7 +13,7 @@ from moola_lib.windows.gather import WindowGatherer
 from moola_lib.windows.places import LabelledWindows
 
 
-def simulate_labelled(n_windows, seed, *, ranges=BROAD, sessions_per_market=12, device="cpu", **features):
+def simulate_labelled(n_windows, seed, *, ranges=BROAD, sessions_per_market=4, device="cpu", **features):
     """Draw labelled windows of markets whose laws are drawn at random.
 
     Parameters
@@ -23,8 +23,7 @@ def simulate_labelled(n_windows, seed, *, ranges=BROAD, sessions_per_market=12, 
         Equal seeds and options give equal windows, bit for bit.
     ranges : LawRanges
     sessions_per_market : int
-        Sessions that share a law. Fewer mean more laws, and more time: the
-        calendar is asked once a market.
+        Sessions that share a law. Fewer mean more laws, and more time a window.
     device : str or torch.device
     **features
         Options of `build_features`.

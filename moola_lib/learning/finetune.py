@@ -48,7 +48,8 @@ class FinetuneSettings:
         Draw windows with weight 1 / class count.
     linear_penalty : LinearPenalty or None
         A segment head's linear scores are fitted first, by L-BFGS, and then kept.
-        None: they are trained with everything else.
+        None: they are trained with everything else, as they must be where the
+        head was trained before (see `learning.amortise`).
     n_pointer_epochs : int
         First epochs that train on the pointers alone.
     time_warp_probability : float
@@ -335,6 +336,11 @@ def _prepare_segment_head(model, data, settings, n_windows):
         check_starts(model.segment_head, batch["spans"])
         if not bool(model.segment_head.start.weight.any()):
             model.segment_head.set_scale(batch["x"])
+    elif _is_trained(model.segment_head):
+        raise UserError(
+            f"{model.spec['name']} comes with a trained segment head, whose linear scores and encoder go together; "
+            "set linear_penalty to None, and both are trained on"
+        )
     else:
         fit_linear(
             model.segment_head,
@@ -343,6 +349,11 @@ def _prepare_segment_head(model, data, settings, n_windows):
             knows_none=model.segment_head.knows_none,
             seed=settings.seed,
         )
+
+
+def _is_trained(head):
+    """Tell whether a segment head comes with a contribution of its encoder, which starts at nothing."""
+    return hasattr(head, "contribution") and bool(head.contribution.weight.any())
 
 
 def _keeps_linear(model, settings):

@@ -52,8 +52,8 @@ class AmortiseSettings:
     n_threads : int or None
     """
 
-    n_epochs: int = 8
-    windows_per_epoch: int = 1200
+    n_epochs: int = 6
+    windows_per_epoch: int = 1600
     validation_windows: int = 1000
     batch_size: int = 32
     learning_rate: float = 3e-3

@@ -48,8 +48,9 @@ class FinetuneSettings:
         Draw windows with weight 1 / class count.
     linear_penalty : LinearPenalty or None
         A segment head's linear scores are fitted first, by L-BFGS, and then kept.
-        None: they are trained with everything else, as they must be where the
-        head was trained before (see `learning.amortise`).
+        None: they are trained with everything else. Where the head was trained
+        before (see `learning.amortise`), what its encoder says is part of the
+        fit, which begins from there; NEAR is the penalty for that.
     n_pointer_epochs : int
         First epochs that train on the pointers alone.
     time_warp_probability : float
@@ -336,16 +337,12 @@ def _prepare_segment_head(model, data, settings, n_windows):
         check_starts(model.segment_head, batch["spans"])
         if not bool(model.segment_head.start.weight.any()):
             model.segment_head.set_scale(batch["x"])
-    elif _is_trained(model.segment_head):
-        raise UserError(
-            f"{model.spec['name']} comes with a trained segment head, whose linear scores and encoder go together; "
-            "set linear_penalty to None, and both are trained on"
-        )
     else:
         fit_linear(
             model.segment_head,
             batch,
             settings.linear_penalty,
+            encoded=_encode_still(model, data) if _is_trained(model.segment_head) else None,
             knows_none=model.segment_head.knows_none,
             seed=settings.seed,
         )
@@ -354,6 +351,12 @@ def _prepare_segment_head(model, data, settings, n_windows):
 def _is_trained(head):
     """Tell whether a segment head comes with a contribution of its encoder, which starts at nothing."""
     return hasattr(head, "contribution") and bool(head.contribution.weight.any())
+
+
+def _encode_still(model, data):
+    """Return every window as encoded without dropout; the model is left in eval mode."""
+    model.eval()
+    return _encode_all(model, data)
 
 
 def _keeps_linear(model, settings):

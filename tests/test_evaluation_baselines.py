@@ -186,6 +186,7 @@ def test_folds_are_assembled_in_the_windows_order(labelled):
             },
             threshold,
             None,
+            {},
         )
         for fold, threshold in zip(folds, (0.5, 0.99, 0.01), strict=True)
     ]

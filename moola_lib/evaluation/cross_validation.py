@@ -9,12 +9,13 @@ from moola_lib.evaluation.baselines import atr_baseline, coin_flip_baseline, con
 from moola_lib.evaluation.decoding import decode_spans
 from moola_lib.evaluation.metrics import Prediction, best_threshold
 from moola_lib.evaluation.posteriors import start_marginal
+from moola_lib.labels.targets import COUNTDOWN_CLIP_BARS
 from moola_lib.learning.checkpoints import Checkpoints
 from moola_lib.learning.finetune import finetune
-from moola_lib.learning.predict import predict_windows
+from moola_lib.learning.predict import predict_batch, predict_windows
 from moola_lib.models import build_model
 from moola_lib.models.weights import load_encoder
-from moola_lib.windows.folds import check_disjoint
+from moola_lib.windows.folds import Fold, check_disjoint
 
 N_FLIPS = 25
 
@@ -55,12 +56,15 @@ class FoldResult:
         Chosen on the training windows.
     transfer : dict or None
         What `load_encoder` reported.
+    weights : dict of ndarray
+        The trained model's tensors; `fold_model` builds it again.
     """
 
     history: list
     outputs: dict
     inside_threshold: float
     transfer: dict | None
+    weights: dict
 
 
 def run_fold(
@@ -116,7 +120,15 @@ def run_fold(
     if "inside_probability" in outputs:
         own = predict_windows(model, gather, train.place)
         threshold = best_threshold(own["inside_probability"], train.targets()["inside"] > 0.5, own["is_valid"])
-    return FoldResult(history, outputs, threshold, transfer)
+    weights = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
+    return FoldResult(history, outputs, threshold, transfer, weights)
+
+
+def fold_model(arm, gather, result):
+    """Return the model that a fold trained, in eval mode on the gatherer's device."""
+    model = build_model(arm.model, n_features=gather.n_features, n_classes=2, **arm.options)
+    model.load_state_dict({name: torch.as_tensor(value) for name, value in result.weights.items()}, strict=True)
+    return model.to(gather.device).eval()
 
 
 def hold_out(train, frac):
@@ -178,6 +190,71 @@ def assemble(results, folds, n, *, decoder="inside"):
         start_probability=start_marginal(outputs["span_probability"]) if "span_probability" in outputs else None,
     )
     return prediction, outputs
+
+
+def ensemble(outputs, *, decoder="segment"):
+    """Average the posteriors of several fits of the same folds, and answer from their mean.
+
+    Parameters
+    ----------
+    outputs : list of dict of ndarray
+        The raw outputs of each member, from `assemble`, with `span_probability`.
+    decoder : str
+        See `decoding.decode_spans`.
+
+    Returns
+    -------
+    Prediction
+        A bar is called inside where most of its probability says so.
+    """
+    mean = {
+        name: np.mean([each[name] for each in outputs], axis=0)
+        for name in ("span_probability", "inside_probability", "type_probability")
+        if name in outputs[0]
+    }
+    start, end = decode_spans(mean, decoder)
+    starts = start_marginal(mean["span_probability"])
+    median = (np.cumsum(starts, axis=1) >= 0.5).argmax(axis=1)
+    return Prediction(
+        start=start,
+        end=end,
+        countdown=np.clip(median[:, None] - np.arange(starts.shape[1]), -COUNTDOWN_CLIP_BARS, COUNTDOWN_CLIP_BARS),
+        inside_probability=mean["inside_probability"],
+        is_inside=mean["inside_probability"] >= 0.5,
+        type_probability=mean.get("type_probability"),
+        start_probability=starts,
+    )
+
+
+def model_answers(arm, gather, windows, folds, results, *, decoder="segment"):
+    """Return a callable that answers given inputs with the models of the folds, in the form of a baseline.
+
+    Parameters
+    ----------
+    arm : Arm
+    gather : WindowGatherer
+    windows : LabelledWindows
+    folds : list of Fold
+    results : list of FoldResult
+    decoder : str
+
+    Returns
+    -------
+    callable(train, test, inputs) -> Prediction
+        `test` must be the test windows of one of the folds; the inputs' `x` may differ from the windows' own.
+    """
+    models = {tuple(windows.window_id[fold.test]): r for fold, r in zip(folds, results, strict=True)}
+
+    def answer(train, test, inputs):
+        result = models[tuple(test.window_id)]
+        own = inputs.of(test)
+        x, is_valid = (torch.as_tensor(part).to(gather.device) for part in (own.x, own.is_valid))
+        outputs = predict_batch(fold_model(arm, gather, result), x, is_valid)
+        outputs = {name: value.cpu().numpy() for name, value in outputs.items()}
+        alone = FoldResult([], outputs, result.inside_threshold, None, {})
+        return assemble([alone], [Fold(np.zeros(0, np.int64), np.arange(len(test)), 0)], len(test), decoder=decoder)[0]
+
+    return answer
 
 
 def cross_fit_baselines(windows, folds, frame, starts, *, seed=17):

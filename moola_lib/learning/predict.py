@@ -29,23 +29,38 @@ def predict_windows(model, gather, places, *, batch_size=256):
         length, and the median countdown.
     """
     model.eval()
-    parts = []
-    for part in torch.as_tensor(places).split(batch_size):
-        x, is_valid = gather(part)
-        outputs = model(x)
-        row = {"is_valid": is_valid}
-        if "type_logits" in outputs:
-            row["type_probability"] = outputs["type_logits"].softmax(dim=1)
-        if "pointers" in outputs:
-            row["centre"], row["length"] = outputs["pointers"].unbind(dim=1)
-        if "inside_logits" in outputs:
-            row["inside_probability"] = outputs["inside_logits"].sigmoid()
-        if "countdown" in outputs:
-            row["countdown"] = outputs["countdown"] * COUNTDOWN_CLIP_BARS
-        if "span_logits" in outputs:
-            row = read_posterior(outputs, model.segment_head.first_start) | row
-        parts.append(row)
+    parts = [predict_batch(model, *gather(part)) for part in torch.as_tensor(places).split(batch_size)]
     return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+
+
+@torch.no_grad()
+def predict_batch(model, x, is_valid):
+    """Return a model's outputs for windows at hand, in plain units.
+
+    Parameters
+    ----------
+    model : Module in eval mode
+    x : Tensor (batch, time, feature), float32
+    is_valid : Tensor (batch, time), bool
+
+    Returns
+    -------
+    dict of Tensor
+        As `predict_windows`.
+    """
+    outputs = model(x)
+    row = {"is_valid": is_valid}
+    if "type_logits" in outputs:
+        row["type_probability"] = outputs["type_logits"].softmax(dim=1)
+    if "pointers" in outputs:
+        row["centre"], row["length"] = outputs["pointers"].unbind(dim=1)
+    if "inside_logits" in outputs:
+        row["inside_probability"] = outputs["inside_logits"].sigmoid()
+    if "countdown" in outputs:
+        row["countdown"] = outputs["countdown"] * COUNTDOWN_CLIP_BARS
+    if "span_logits" in outputs:
+        row = read_posterior(outputs, model.segment_head.first_start) | row
+    return row
 
 
 def read_posterior(outputs, first_start=0):

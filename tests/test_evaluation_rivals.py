@@ -9,11 +9,12 @@ import ruptures.metrics
 
 from moola_lib.errors import UserError
 from moola_lib.evaluation.baselines import BASELINES, answer_baseline, constant_baseline
-from moola_lib.evaluation.decisions import attainable_skill, best_end_of, best_span
+from moola_lib.evaluation.decisions import attainable_skill, best_span
 from moola_lib.evaluation.inputs import bare_study, collect_inputs
 from moola_lib.evaluation.likelihoods import bare_log_likelihoods
 from moola_lib.evaluation.metrics import Prediction, metric_functions
 from moola_lib.evaluation.oracle import posterior
+from moola_lib.evaluation.posteriors import best_end_of
 from moola_lib.evaluation.spans import STARTS, answer_spans, span_posterior
 from moola_lib.market import REFERENCE, simulate_windows
 
@@ -235,7 +236,7 @@ def test_given_the_best_spans_start_the_best_end_is_the_best_spans():
     rng = np.random.default_rng(1)
     known = span_posterior(rng.normal(size=(50, 45)), rng.normal(size=(50, 105)), rng.normal(size=105))
     start, end = best_span(known)
-    assert np.array_equal(best_end_of(known, start), end)
+    assert np.array_equal(best_end_of(known.span, start, 3, first_start=30), end)
 
 
 @pytest.mark.slow

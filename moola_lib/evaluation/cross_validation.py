@@ -1,11 +1,12 @@
 """Fit arms fold by fold and assemble their out-of-fold answers."""
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
 
-from moola_lib.evaluation.baselines import atr_baseline, coin_flip_baseline, constant_baseline, majority_baseline
+from moola_lib.evaluation.baselines import BASELINES, answer_baseline, coin_flip_baseline
 from moola_lib.evaluation.decoding import decode_spans
 from moola_lib.evaluation.metrics import Prediction, best_threshold
 from moola_lib.evaluation.posteriors import start_marginal
@@ -257,46 +258,41 @@ def model_answers(arm, gather, windows, folds, results, *, decoder="segment"):
     return answer
 
 
-def cross_fit_baselines(windows, folds, frame, starts, *, seed=17):
+def cross_fit_baselines(windows, folds, inputs, *, seed=17):
     """Return every baseline's out-of-fold answers.
 
-    The span baselines answer the majority state, so that a figure of both
-    edges and the state has a baseline too. The coin is flipped many times:
-    one lucky draw is no level to beat.
+    Those that know no state answer the majority's, so that a figure of both
+    edges and the state has a baseline too. The coin is flipped many times: one
+    lucky draw is no level to beat.
 
     Parameters
     ----------
     windows : LabelledWindows
     folds : list of Fold
-    frame : DataFrame
-        Bars whose positions the windows' places are.
-    starts : ndarray (n_segments,), int64
+    inputs : WindowInputs
+        Of all these windows; without stamps, `timestamp only` is left out.
     seed : int
 
     Returns
     -------
     dict of str to Prediction
-        `constant`, `ATR rule`, `majority`, and `coin flip` (a list of draws).
-        Windows that no fold tests hold zeros.
+        The keys of BASELINES, and `coin flip` (a list of draws). Windows that
+        no fold tests hold zeros.
     """
     rng = np.random.default_rng(seed)
-    makers = {
-        "constant": constant_baseline,
-        "ATR rule": lambda train, test: atr_baseline(train, test, frame, starts),
-        "majority": majority_baseline,
-        "coin flip": lambda train, test: coin_flip_baseline(train, test, rng),
-    }
 
     def answer(make):
         parts = [make(windows.take(fold.train), windows.take(fold.test)) for fold in folds]
         columns = Prediction.__dataclass_fields__
         return Prediction(**{column: _gather_column(parts, folds, column, len(windows)) for column in columns})
 
-    answers = {name: answer(makers[name]) for name in ("constant", "ATR rule", "majority")}
-    for name in ("constant", "ATR rule"):
-        answers[name] = replace(answers[name], type_probability=answers["majority"].type_probability)
-    answers["coin flip"] = [answer(makers["coin flip"]) for _ in range(N_FLIPS)]
-    return answers
+    names = [name for name in BASELINES if name != "timestamp only" or inputs.minute is not None]
+    answers = {name: answer(partial(answer_baseline, name, inputs=inputs)) for name in names}
+    majority = answers["majority"].type_probability
+    for name, found in answers.items():
+        if found.type_probability is None:
+            answers[name] = replace(found, type_probability=majority)
+    return answers | {"coin flip": [answer(partial(coin_flip_baseline, rng=rng)) for _ in range(N_FLIPS)]}
 
 
 def fold_spread(values):

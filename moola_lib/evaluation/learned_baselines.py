@@ -1,5 +1,7 @@
 """Logistic regression and gradient boosting on hand features: the baselines to fear."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from moola_lib.evaluation.baselines import majority_baseline
@@ -59,22 +61,48 @@ def _boosting():
     )
 
 
+def fit_logistic(train, inputs):
+    """Fit `logistic_baseline`'s regressions of the edges; return what answers windows by a Posterior.
+
+    Parameters
+    ----------
+    train : LabelledWindows
+    inputs : WindowInputs
+
+    Returns
+    -------
+    callable(LabelledWindows) -> oracle.Posterior
+    """
+    return _fit_edges(_logistic, train, inputs)
+
+
+def fit_boosting(train, inputs):
+    """Fit `boosting_baseline`'s trees of the edges; see `fit_logistic`."""
+    return _fit_edges(_boosting, train, inputs)
+
+
 def _learned_baseline(train, test, inputs, make):
     """Fit "starts here", "ends here" and the state on training windows; return the answers for test windows."""
+    posterior = _fit_edges(make, train, inputs)
+    answer = answer_spans(posterior(test), inside_threshold(posterior(train), train))
+    state = _answer_state(make(), train, test, inputs, answer.start)
+    return replace(answer, type_probability=state)
+
+
+def _fit_edges(make, train, inputs):
+    """Fit "starts here" and "ends here"; return a callable from windows to their posterior."""
     length = length_scores(train)
-    ours, theirs = (bar_features(inputs.of(windows)) for windows in (train, test))
+    ours = bar_features(inputs.of(train))
     start = _fit_bars(make(), ours, train.spans[..., 0], STARTS)
     end = _fit_bars(make(), ours, train.spans[..., 1] + 1, ENDS + 1)
 
-    def posterior(features):
+    def posterior(windows):
+        features = bar_features(inputs.of(windows))
         ends = np.zeros((len(features), WINDOW_BARS))
         ends[:, ENDS] = _log_odds(end, features, ENDS + 1)
         return span_posterior(_log_odds(start, features, STARTS), ends, length)
 
-    threshold = inside_threshold(posterior(ours), train)
-    answer = answer_spans(posterior(theirs), threshold)
-    state = _answer_state(make(), train, test, inputs, answer.start)
-    return type(answer)(**{**vars(answer), "type_probability": state})
+    return posterior
 
 
 def _fit_bars(model, features, edges, borders):

@@ -32,6 +32,8 @@ class FinetuneSettings:
     n_frozen_epochs, n_unfrozen_epochs : int
         Phase 1 keeps the encoder frozen and in eval mode; phase 2 trains all.
     frozen_learning_rate, unfrozen_learning_rate : float
+    encoder_rate_factor : float
+        In phase 2 the encoder learns at this multiple of the rate (discriminative rates).
     sigma_rate_factor : float
         log σ learns at this multiple of the rate.
     batch_size : int
@@ -63,6 +65,7 @@ class FinetuneSettings:
     n_unfrozen_epochs: int = 30
     frozen_learning_rate: float = 3e-4
     unfrozen_learning_rate: float = 1e-4
+    encoder_rate_factor: float = 1.0
     sigma_rate_factor: float = 1.0
     batch_size: int = 29
     weight_decay: float = 1e-4
@@ -276,24 +279,24 @@ class _Data:
 
 
 def _optimizer(model, settings, *, is_frozen):
-    """Return AdamW over exactly the parameters that this phase trains; log σ has a group of its own."""
+    """Return AdamW over exactly the parameters that this phase trains; the encoder and log σ have rates of their own."""
     rate = settings.frozen_learning_rate if is_frozen else settings.unfrozen_learning_rate
-    encoder = list(model.encoder.parameters()) if is_frozen else []
+    encoder = set(model.encoder.parameters()) if hasattr(model, "encoder") else set()
+    kept = set(_linear_parameters(model.segment_head)) if _keeps_linear(model, settings) else set()
     for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    for parameter in encoder:
-        parameter.requires_grad_(False)
+        parameter.requires_grad_(not (parameter in kept or (is_frozen and parameter in encoder)))
     sigma = getattr(model, "log_sigma", None)
-    if _keeps_linear(model, settings):
-        for parameter in _linear_parameters(model.segment_head):
-            parameter.requires_grad_(False)
-    others = [p for p in model.parameters() if p.requires_grad and p is not sigma]
-    groups = [{"params": others, "lr": rate, "weight_decay": settings.weight_decay}]
-    if not others:
+    learners = [p for p in model.parameters() if p.requires_grad and p is not sigma]
+    if not learners:
         raise UserError(f"{model.spec['name']} has nothing to train after its linear fit; set both phases to 0 epochs")
+    decay = {"weight_decay": settings.weight_decay}
+    groups = [
+        {"params": [p for p in learners if p not in encoder], "lr": rate, **decay},
+        {"params": [p for p in learners if p in encoder], "lr": rate * settings.encoder_rate_factor, **decay},
+    ]
     if sigma is not None:
         groups.append({"params": [sigma], "lr": rate * settings.sigma_rate_factor, "weight_decay": 0.0})
-    optimizer = torch.optim.AdamW(groups)
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]])
     optimizer.is_frozen = is_frozen
     return optimizer
 

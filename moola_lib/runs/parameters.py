@@ -172,6 +172,8 @@ class FineTuning(NotebookParameters, Compute):
     n_pointer_epochs: int = Field(0, ge=0, le=1000, description="first epochs on the pointers alone")
     frozen_learning_rate: Rate = Field(3e-3, description="phase 1")
     unfrozen_learning_rate: Rate = Field(2e-3, description="phase 2")
+    encoder_rate_factor: float = Field(1.0, gt=0, le=1, description="of the encoder's rate in phase 2")
+    n_permutations: int = Field(19, ge=0, le=9999, description="labels moved between days, with refit; 0: none")
     batch_size: int = Field(16, ge=1, le=65_536, description="windows per step")
     weight_decay: float = Field(1e-4, ge=0, le=1, description="AdamW")
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")

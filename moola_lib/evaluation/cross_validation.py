@@ -9,6 +9,7 @@ from moola_lib.evaluation.baselines import atr_baseline, coin_flip_baseline, con
 from moola_lib.evaluation.decoding import decode_spans
 from moola_lib.evaluation.metrics import Prediction, best_threshold
 from moola_lib.evaluation.posteriors import start_marginal
+from moola_lib.learning.calibrate import fit_temperature
 from moola_lib.learning.checkpoints import Checkpoints
 from moola_lib.learning.finetune import finetune
 from moola_lib.learning.predict import predict_windows
@@ -55,12 +56,15 @@ class FoldResult:
         Chosen on the training windows.
     transfer : dict or None
         What `load_encoder` reported.
+    calibration : dict or None
+        What `fit_temperature` reported, where there was a held-out part.
     """
 
     history: list
     outputs: dict
     inside_threshold: float
     transfer: dict | None
+    calibration: dict | None = None
 
 
 def run_fold(
@@ -111,12 +115,15 @@ def run_fold(
         resume=resume,
         on_epoch=on_epoch,
     )
+    calibration = None
+    if validation is not None and hasattr(model, "segment_head"):
+        calibration = fit_temperature(model, gather, validation)
     outputs = predict_windows(model, gather, test.place)
     threshold = 0.5
     if "inside_probability" in outputs:
         own = predict_windows(model, gather, train.place)
         threshold = best_threshold(own["inside_probability"], train.targets()["inside"] > 0.5, own["is_valid"])
-    return FoldResult(history, outputs, threshold, transfer)
+    return FoldResult(history, outputs, threshold, transfer, calibration)
 
 
 def hold_out(train, frac):

@@ -179,10 +179,17 @@ class SegmentHead(nn.Module):
         Parameters
         ----------
         x : Tensor (n, time, feature)
+
+        Raises
+        ------
+        UserError
+            No bar is present.
         """
         self.mean.zero_(), self.scale.fill_(1), self.around_scale.fill_(1)
         readings = self.readings(x)
         rows = self._widen(readings)[(readings != 0).any(dim=-1)].double()
+        if len(rows) == 0:
+            raise UserError(f"none of the {len(x)} labelled windows has a valid bar; give the bars before them as well")
         self.mean.copy_(rows.mean(dim=0))
         self.scale.copy_(_or_one(rows.std(dim=0)))
         at_start, *_ = self.look_around(x)

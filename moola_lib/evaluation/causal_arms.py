@@ -1,25 +1,16 @@
 """Causal scores of trained arms, fold by fold, each alarm threshold chosen on the fold's training windows."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import torch
 
 from moola_lib.evaluation.causal import CausalScores, alarm_threshold, causal_scores, score_causal
 from moola_lib.evaluation.cross_validation import fold_model
-from moola_lib.learning.predict import predict_batch
+from moola_lib.learning.predict import answer_so_far
 
 MOST_FALSE_FRAC = 0.1
-
-
-def causal_answer(model, device):
-    """Return `answer(x)` of a model, as `causal_scores` takes it."""
-
-    def answer(x):
-        is_valid = torch.ones(x.shape[:2], dtype=torch.bool)
-        outputs = predict_batch(model, x.to(device), is_valid)
-        return {name: value.cpu() for name, value in outputs.items()}
-
-    return answer
 
 
 def score_causal_arm(arm, results, folds, gather, windows, *, stride=5, n_bootstrap=500, seed=17):
@@ -44,8 +35,8 @@ def score_causal_arm(arm, results, folds, gather, windows, *, stride=5, n_bootst
     """
     parts, thresholds = [], []
     for fold, result in zip(folds, results, strict=True):
-        answer = causal_answer(fold_model(arm, gather, result), gather.device)
-        known, shown = (gather(torch.as_tensor(windows.place[rows]))[0].cpu() for rows in (fold.train, fold.test))
+        answer = partial(answer_so_far, fold_model(arm, gather, result))
+        known, shown = (gather(torch.as_tensor(windows.place[rows]))[0] for rows in (fold.train, fold.test))
         threshold = alarm_threshold(
             windows.take(fold.train), causal_scores(answer, known, stride=stride), MOST_FALSE_FRAC
         )

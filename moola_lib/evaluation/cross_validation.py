@@ -11,9 +11,10 @@ from moola_lib.evaluation.decoding import decode_spans
 from moola_lib.evaluation.metrics import Prediction, best_threshold
 from moola_lib.evaluation.posteriors import start_marginal
 from moola_lib.labels.targets import COUNTDOWN_CLIP_BARS
+from moola_lib.learning.calibrate import fit_temperature
 from moola_lib.learning.checkpoints import Checkpoints
 from moola_lib.learning.finetune import finetune
-from moola_lib.learning.predict import predict_batch, predict_windows
+from moola_lib.learning.predict import predict_windows, read_outputs
 from moola_lib.models import build_model
 from moola_lib.models.weights import load_encoder
 from moola_lib.windows.folds import Fold, check_disjoint
@@ -59,6 +60,8 @@ class FoldResult:
         What `load_encoder` reported.
     weights : dict of ndarray
         The trained model's tensors; `fold_model` builds it again.
+    calibration : dict or None
+        What `fit_temperature` reported, where there was a held-out part.
     """
 
     history: list
@@ -66,6 +69,7 @@ class FoldResult:
     inside_threshold: float
     transfer: dict | None
     weights: dict
+    calibration: dict | None = None
 
 
 def run_fold(
@@ -116,13 +120,16 @@ def run_fold(
         resume=resume,
         on_epoch=on_epoch,
     )
+    calibration = None
+    if validation is not None and hasattr(model, "segment_head"):
+        calibration = fit_temperature(model, gather, validation)
     outputs = predict_windows(model, gather, test.place)
     threshold = 0.5
     if "inside_probability" in outputs:
         own = predict_windows(model, gather, train.place)
         threshold = best_threshold(own["inside_probability"], train.targets()["inside"] > 0.5, own["is_valid"])
     weights = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
-    return FoldResult(history, outputs, threshold, transfer, weights)
+    return FoldResult(history, outputs, threshold, transfer, weights, calibration)
 
 
 def fold_model(arm, gather, result):
@@ -250,7 +257,9 @@ def model_answers(arm, gather, windows, folds, results, *, decoder="segment"):
         result = models[tuple(test.window_id)]
         own = inputs.of(test)
         x, is_valid = (torch.as_tensor(part).to(gather.device) for part in (own.x, own.is_valid))
-        outputs = predict_batch(fold_model(arm, gather, result), x, is_valid)
+        model = fold_model(arm, gather, result)
+        with torch.no_grad():
+            outputs = {**read_outputs(model, model(x)), "is_valid": is_valid}
         outputs = {name: value.cpu().numpy() for name, value in outputs.items()}
         alone = FoldResult([], outputs, result.inside_threshold, None, {})
         return assemble([alone], [Fold(np.zeros(0, np.int64), np.arange(len(test)), 0)], len(test), decoder=decoder)[0]

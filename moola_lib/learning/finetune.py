@@ -18,9 +18,11 @@ from moola_lib.learning.linear_fit import STEADY, LinearPenalty, check_starts, f
 from moola_lib.learning.losses import segment_loss, task_losses
 from moola_lib.models.segments import SEGMENT
 from moola_lib.windows.augment import warp_batch
+from moola_lib.windows.masks import cut_after
 from moola_lib.windows.samplers import balanced_batches, shuffled_batches
 
 BLOCK = 256  # windows at a time where no gradient is needed
+N_CUTS = 4  # of each window, where windows are cut once and for all: for the linear fit and for validation
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,9 @@ class FinetuneSettings:
     linear_penalty : LinearPenalty or None
         A segment head's linear scores are fitted first, by L-BFGS, and then kept.
         None: they are trained with everything else.
+    is_causal : bool
+        Train on windows cut after a random bar, a new one each time, so that the
+        posterior learns to answer from the bars so far; see `segment_loss`.
     n_pointer_epochs : int
         First epochs that train on the pointers alone.
     time_warp_probability : float
@@ -77,6 +82,7 @@ class FinetuneSettings:
     class_weights: tuple | None = None
     is_class_balanced: bool = True
     linear_penalty: LinearPenalty | None = field(default=STEADY)
+    is_causal: bool = False
     n_pointer_epochs: int = 0
     time_warp_probability: float = 0.0
     audit_every: int = 0
@@ -129,6 +135,8 @@ def finetune(
         raise UserError("class weights and balanced drawing are two remedies for one thing; choose one")
     if settings.n_frozen_epochs and not hasattr(model, "encoder"):
         raise UserError(f"{model.spec['name']} has no encoder to freeze; set n_frozen_epochs to 0")
+    if settings.is_causal and model.tasks != (SEGMENT,):
+        raise UserError("cut windows train the segment posterior alone; build the model with heads: segment")
     check_features(gather, model)
     data = _Data(gather, windows)
     for rows in torch.arange(len(windows)).split(BLOCK):
@@ -162,7 +170,8 @@ def finetune(
             optimizer = _optimizer(model, settings, is_frozen=False)
             cached = None
         _set_mode(model, is_frozen)
-        if is_frozen and cached is None:
+        keeps_windows = not settings.time_warp_probability and not settings.is_causal
+        if is_frozen and keeps_windows and cached is None:
             cached = _encode_all(model, data)
         began = time.perf_counter()
         sums, audits, n_seen = {}, [], 0
@@ -176,8 +185,9 @@ def finetune(
                 batch = data.batch(rows)
                 if settings.time_warp_probability:
                     batch = warp_batch(batch, data.span(rows), settings.time_warp_probability, order)
-                uses_cache = is_frozen and not settings.time_warp_probability
-                encoded = cached[rows] if uses_cache else None
+                if settings.is_causal:
+                    batch = _cut(batch, model.segment_head.first_start, order)
+                encoded = cached[rows] if is_frozen and keeps_windows else None
                 outputs, encoded = _forward(model, batch, encoded)
                 losses = _losses(model, outputs, batch, settings)
                 if epoch < settings.n_pointer_epochs and "pointers" in losses:
@@ -331,21 +341,26 @@ def _encode_all(model, data):
 
 def _prepare_segment_head(model, data, settings, n_windows):
     """Set the segment head's scale from the training windows and fit its linear scores to them."""
-    batch = data.batch(torch.arange(n_windows))
+    head, batch = model.segment_head, data.batch(torch.arange(n_windows))
+    if settings.is_causal:
+        batch = _cut(batch, head.first_start, torch.Generator().manual_seed(settings.seed), N_CUTS)
     # windows without an expansion teach what "none" looks like; without any, spans are scored given that there is one
-    model.segment_head.knows_none = not bool(batch["has_expansion"].all())
+    head.knows_none.fill_(not bool(batch["has_expansion"].all()))
     if settings.linear_penalty is None:
-        check_starts(model.segment_head, batch["spans"])
-        if not bool(model.segment_head.start.weight.any()):
-            model.segment_head.set_scale(batch["x"])
+        check_starts(head, batch["spans"])
+        if not bool(head.start.weight.any()):
+            head.set_scale(batch["x"])
     else:
-        fit_linear(
-            model.segment_head,
-            batch,
-            settings.linear_penalty,
-            knows_none=model.segment_head.knows_none,
-            seed=settings.seed,
-        )
+        penalty, knows_none = settings.linear_penalty, bool(head.knows_none)
+        fit_linear(head, batch, penalty, knows_none=knows_none, n_windows=n_windows, seed=settings.seed)
+
+
+def _cut(batch, first_bar, generator, n_cuts=1):
+    """Return the batch with each window cut after `n_cuts` random bars from `first_bar` on."""
+    batch = {name: value.repeat_interleave(n_cuts, dim=0) for name, value in batch.items()}
+    n, time = batch["x"].shape[:2]
+    last_seen = torch.randint(first_bar, time, (n,), generator=generator).to(batch["x"].device)
+    return {**batch, "x": cut_after(batch["x"], last_seen), "last_seen": last_seen}
 
 
 def _keeps_linear(model, settings):
@@ -375,7 +390,8 @@ def _losses(model, outputs, batch, settings):
     )
     if "span_logits" in outputs:
         first = model.segment_head.first_start
-        losses[SEGMENT] = segment_loss(outputs, batch, first_start=first, knows_none=model.segment_head.knows_none)
+        knows_none = bool(model.segment_head.knows_none)
+        losses[SEGMENT] = segment_loss(outputs, batch, first_start=first, knows_none=knows_none)
     return losses
 
 
@@ -401,8 +417,11 @@ def _losses_of(model, data, settings):
     was_training = model.training
     model.eval()
     sums = {}
+    cuts = torch.Generator().manual_seed(settings.seed)  # the same in every epoch
     for rows in torch.arange(len(data.windows)).split(BLOCK):
         batch = data.batch(rows)
+        if settings.is_causal:
+            batch = _cut(batch, model.segment_head.first_start, cuts, N_CUTS)
         losses = _losses(model, model(batch["x"]), batch, settings)
         for task, loss in losses.items():
             sums[task] = sums.get(task, 0.0) + float(loss) * len(rows)

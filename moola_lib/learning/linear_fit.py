@@ -35,7 +35,7 @@ PLAIN = LinearPenalty()
 STEADY = LinearPenalty(l2=30.0, length_l2=0.1, length_roughness=30.0)
 
 
-def fit_linear(head, batch, penalty=PLAIN, *, knows_none=False, seed=17, n_iterations=200):
+def fit_linear(head, batch, penalty=PLAIN, *, knows_none=False, n_windows=None, seed=17, n_iterations=200):
     """Fit the scores that are linear in the features; the encoder plays no part.
 
     Parameters
@@ -48,6 +48,9 @@ def fit_linear(head, batch, penalty=PLAIN, *, knows_none=False, seed=17, n_itera
     penalty : LinearPenalty
     knows_none : bool
         See `segment_loss`.
+    n_windows : int, optional
+        How many windows the batch counts for, against the penalty; default its
+        rows. Several cuts of one window are one window.
     seed : int
         Of the small random weights that a head with two readings starts from:
         at 0 the two directions are alike, and nothing would tell them apart.
@@ -67,6 +70,7 @@ def fit_linear(head, batch, penalty=PLAIN, *, knows_none=False, seed=17, n_itera
     is_new = not bool(head.start.weight.any())
     if is_new:
         head.set_scale(batch["x"])
+    n_windows = len(batch["x"]) if n_windows is None else n_windows
     around = head.look_around(batch["x"])
     parameters = [p for name, p in head.named_parameters() if not name.startswith("contribution")]
     start = {name: value.detach().clone() for name, value in head.named_parameters()}
@@ -88,7 +92,7 @@ def fit_linear(head, batch, penalty=PLAIN, *, knows_none=False, seed=17, n_itera
     def evaluate():
         optimizer.zero_grad(set_to_none=True)
         loss = segment_loss(head(around), batch, first_start=head.first_start, knows_none=knows_none)
-        loss = len(batch["x"]) * loss + _penalise(head, start, penalty)
+        loss = n_windows * loss + _penalise(head, start, penalty)
         loss.backward()
         losses.append(float(loss.detach()))
         return loss

@@ -76,7 +76,6 @@ class SegmentHead(nn.Module):
         self.first_start, self.last_start = int(first), int(last)
         self.n_states, self.lead_bars, self.contrast_bars = n_states, lead_bars, tuple(contrast_bars)
         self.upside_down, self.window_bars = upside_down, window_bars
-        self.knows_none = False  # set by training: whether windows without an expansion were among the labels
         turning = enumerate(upside_down or ())
         self.signed = [k for k, (source, sign, offset) in turning if (source, sign, offset) == (k, -1, 0)]
         n_columns = n_features + len(self.signed)
@@ -95,6 +94,8 @@ class SegmentHead(nn.Module):
         self.register_buffer("scale", torch.ones(n_columns))
         self.register_buffer("around_scale", torch.ones(n_columns * n_around))
         self.register_buffer("temperature", torch.ones(1))
+        # whether `null` was fitted, so that the odds of an expansion mean something
+        self.register_buffer("knows_none", torch.zeros((), dtype=torch.bool))
 
     @property
     def n_readings(self):
@@ -178,10 +179,17 @@ class SegmentHead(nn.Module):
         Parameters
         ----------
         x : Tensor (n, time, feature)
+
+        Raises
+        ------
+        UserError
+            No bar is present.
         """
         self.mean.zero_(), self.scale.fill_(1), self.around_scale.fill_(1)
         readings = self.readings(x)
         rows = self._widen(readings)[(readings != 0).any(dim=-1)].double()
+        if len(rows) == 0:
+            raise UserError(f"none of the {len(x)} labelled windows has a valid bar; give the bars before them as well")
         self.mean.copy_(rows.mean(dim=0))
         self.scale.copy_(_or_one(rows.std(dim=0)))
         at_start, *_ = self.look_around(x)

@@ -117,7 +117,7 @@ def study_bars(strength=2.0, drift=0.5, *, law=NQ_LIKE, n_labels=139, n_test=200
     )
 
 
-def answer_study(study, methods, *, on_answer=None):
+def answer_study(study, methods, *, n_draws=None, on_answer=None):
     """Train every method on every training set and score its answers by the decision that is best for each figure.
 
     Parameters
@@ -126,6 +126,8 @@ def answer_study(study, methods, *, on_answer=None):
     methods : list of callable
         Called (study, train), each yields (name, answer) of the test windows:
         a Posterior, or a Prediction where a method answers one span.
+    n_draws : int, optional
+        Train on the first so many sets only.
     on_answer : callable(str, int), optional
         Called with each name and draw when answered.
 
@@ -136,7 +138,7 @@ def answer_study(study, methods, *, on_answer=None):
         and `joint` within 3 bars, and `state` right where both have one.
     """
     found = {"oracle": {name: [hits] for name, hits in _hits(study, study.known).items()}}
-    for draw, train in enumerate(study.draws):
+    for draw, train in enumerate(study.draws[:n_draws]):
         for method in methods:
             for name, answer in method(study, train):
                 for figure, hits in _hits(study, answer).items():
@@ -187,6 +189,8 @@ def skill_frame(study, answers, *, n_bootstrap=1000, seed=17):
 def compare_answers(study, answers, one, other, figure="joint", *, n_bootstrap=1000, seed=17):
     """Return how much more often one method is right than another on the same windows, and whether that is so.
 
+    Over the training sets that both were given.
+
     Parameters
     ----------
     study, answers
@@ -203,7 +207,9 @@ def compare_answers(study, answers, one, other, figure="joint", *, n_bootstrap=1
         `difference`, `low`, `high`, `verdict`.
     """
     weights = day_block_weights(study.test.day, n_bootstrap=n_bootstrap, seed=seed)
-    gain = answers[one][figure].mean(axis=0) - answers[other][figure].mean(axis=0)
+    n_draws = min(len(answers[name][figure]) for name in (one, other))
+    ours, theirs = (answers[name][figure][:n_draws].mean(axis=0) for name in (one, other))
+    gain = ours - theirs
     low, high = interval(weights @ gain / weights.sum(axis=1))
     return {"difference": float(gain.mean()), "low": low, "high": high, "verdict": verdict(low, high)}
 

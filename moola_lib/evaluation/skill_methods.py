@@ -1,6 +1,6 @@
 """The methods that the skill studies compare: the baselines of record, and the segment posterior with its parts."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,7 +10,7 @@ from moola_lib.evaluation.baselines import answer_baseline
 from moola_lib.evaluation.learned_baselines import fit_boosting, fit_logistic
 from moola_lib.evaluation.oracle import Posterior
 from moola_lib.evaluation.segment_baselines import answer_posterior, fit_segments
-from moola_lib.evaluation.skill import LINEAR
+from moola_lib.evaluation.skill import LINEAR, answer_study, skill_frame, study_bare_law
 from moola_lib.evaluation.spans import STARTS
 from moola_lib.features.sets import upside_down
 from moola_lib.features.table import FeatureTable
@@ -19,9 +19,13 @@ from moola_lib.learning.linear_fit import STEADY, LinearPenalty
 from moola_lib.models import build_model
 from moola_lib.windows.gather import WindowGatherer
 
-CONTRAST_BARS = (1, 3, 6, 12, 24)
+CONTRAST_BARS = (1, 3, 6, 12, 24)  # those of the localiser's head
 # A bare column has no memory, so that an end is a start read backwards: the two may share their weights.
 MIRRORED = LinearPenalty(l2=10.0, mirror=100.0, length_l2=0.1, length_roughness=30.0)
+HIDDEN_SIZE = 64
+FINE = FinetuneSettings(
+    n_frozen_epochs=0, unfrozen_learning_rate=3e-3, batch_size=16, is_class_balanced=False, n_threads=1
+)
 FITTED = {LINEAR: fit_segments, "logistic regression": fit_logistic, "gradient boosting": fit_boosting}
 
 
@@ -38,72 +42,78 @@ def baselines(names):
     return [partial(answer_by_baseline, name) for name in names]
 
 
-@dataclass(frozen=True)
-class SegmentPosterior:
-    """Our method: linear scores of the posterior, then what an encoder adds, then the mean over seeds.
+def answer_by_scores(study, train, *, penalty=STEADY, seed=17):
+    """Yield ("linear scores", posterior): what our segment posterior scores without an encoder."""
+    fit = fit_segments(
+        train,
+        study.inputs,
+        penalty=penalty,
+        n_classes=_n_classes(study),
+        seed=seed,
+        contrast_bars=CONTRAST_BARS,
+        upside_down=upside_down(study.inputs.names),
+    )
+    yield "linear scores", fit(study.test)
 
-    Attributes
+
+def answer_by_encoder(study, train, *, penalty=STEADY, n_epochs=12, seeds=(17,), settings=FINE):
+    """Yield ("with encoder", posterior) of the first seed, and ("ensemble of n", mean over all seeds).
+
+    Parameters
     ----------
+    study : SkillStudy
+    train : LabelledWindows
     penalty : LinearPenalty
+        Of the linear scores, which are fitted first and kept.
     n_epochs : int
-        Of the encoder's contribution; 0 leaves it out.
-    seeds : tuple of int
-        Members of the ensemble.
-    hidden_size : int
-    learning_rate : float
-    batch_size : int
+        Of the encoder's contribution.
+    seeds : sequence of int
+    settings : FinetuneSettings
     """
-
-    penalty: LinearPenalty = field(default=STEADY)
-    n_epochs: int = 0
-    seeds: tuple = (17,)
-    hidden_size: int = 64
-    learning_rate: float = 3e-3
-    batch_size: int = 16
-
-    def __call__(self, study, train):
-        """Yield (name, posterior) of `linear scores`, `with encoder` and `ensemble of n`."""
-        n_classes = 2 if study.has_states else 1
-        train = train if study.has_states else replace(train, state=np.zeros_like(train.state))
-        options = {"upside_down": upside_down(study.inputs.names)}
-        fit = partial(fit_segments, penalty=self.penalty, contrast_bars=CONTRAST_BARS, n_classes=n_classes, **options)
-        yield "linear scores", fit(train, study.inputs, seed=self.seeds[0])(study.test)
-        if not self.n_epochs:
-            return
-        x = study.inputs.of(study.test).x
-        members = []
-        for seed in self.seeds:
-            members.append(answer_posterior(self._train(study, train, n_classes, options, seed), x))
-            if seed == self.seeds[0]:
-                yield "with encoder", members[0]
-        if len(members) > 1:
-            yield f"ensemble of {len(members)}", mean_posterior(members)
-
-    def _train(self, study, train, n_classes, options, seed):
-        """Return a localiser trained on the windows, the encoder's contribution included."""
-        gather, train = lay_out(study.inputs, train)
-        settings = FinetuneSettings(
-            n_frozen_epochs=0,
-            n_unfrozen_epochs=self.n_epochs,
-            unfrozen_learning_rate=self.learning_rate,
-            batch_size=self.batch_size,
-            is_class_balanced=False,
-            linear_penalty=self.penalty,
-            seed=seed,
-            n_threads=1,
-        )
+    x = study.inputs.of(study.test).x
+    gather, train = lay_out(study.inputs, train)
+    if not study.has_states:
+        train = replace(train, state=np.zeros_like(train.state))
+    members = []
+    for seed in seeds:
         torch.manual_seed(seed)
         model = build_model(
             "jade_compact",
             n_features=gather.n_features,
-            n_classes=n_classes,
+            n_classes=_n_classes(study),
             heads=("segment",),
-            hidden_size=self.hidden_size,
+            hidden_size=HIDDEN_SIZE,
             start_range=(int(STARTS[0]), int(STARTS[-1])),
-            **options,
+            upside_down=upside_down(study.inputs.names),
         )
-        finetune(model, gather, train, settings)
-        return model
+        finetune(model, gather, train, replace(settings, n_unfrozen_epochs=n_epochs, linear_penalty=penalty, seed=seed))
+        members.append(answer_posterior(model, x))
+    yield "with encoder", members[0]
+    if len(members) > 1:
+        yield f"ensemble of {len(members)}", mean_posterior(members)
+
+
+def _n_classes(study):
+    return 2 if study.has_states else 1
+
+
+def attain_bare_law(strength=2.0, *, n_labels=139, n_test=4000, n_draws=1, seed=7001, n_bootstrap=1000):
+    """Return what is attained on the bare law: constant, linear segments, logistic regression and our linear scores.
+
+    Parameters
+    ----------
+    strength, n_labels, n_test, n_draws, seed
+        As for `study_bare_law`; at the defaults about 20 s.
+    n_bootstrap : int
+
+    Returns
+    -------
+    DataFrame
+        As `skill_frame`, the oracle in the first row.
+    """
+    study = study_bare_law(strength, n_labels=n_labels, n_test=n_test, n_draws=n_draws, seed=seed)
+    methods = [*baselines(("constant", LINEAR, "logistic regression")), partial(answer_by_scores, penalty=MIRRORED)]
+    return skill_frame(study, answer_study(study, methods), n_bootstrap=n_bootstrap)
 
 
 def mean_posterior(members):

@@ -16,6 +16,7 @@ from moola_lib.evaluation.skill import (
     best_rival,
     compare_answers,
     skill_frame,
+    skill_table,
     study_bare_law,
     study_bars,
 )
@@ -76,6 +77,17 @@ def test_a_figure_is_the_mean_over_training_sets_and_its_spread_is_theirs(study,
     shares = answers[LINEAR]["start"].mean(axis=1)
     assert row["start"] == pytest.approx(shares.mean())
     assert row["start_spread"] == pytest.approx(shares.std(ddof=1))
+
+
+def test_the_table_shows_figures_with_half_their_interval_and_their_spread(study, answers):
+    frame = skill_frame(study, answers, n_bootstrap=50)
+    table = skill_table(frame)
+    assert list(table.columns) == ["start within 3", "both within 3", "attainable skill"]
+    row = frame.loc[LINEAR]
+    half = (row["joint_high"] - row["joint_low"]) / 2
+    assert table.loc[LINEAR, "both within 3"] == f"{row['joint']:.3f} ± {half:.3f}, {row['joint_spread']:.3f}"
+    assert "," not in table.loc["oracle", "both within 3"]
+    assert skill_table(frame.assign(skill=np.nan)).loc[LINEAR, "attainable skill"] == "–"
 
 
 def test_methods_are_compared_on_the_same_windows_and_training_sets(study, answers):

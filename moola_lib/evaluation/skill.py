@@ -17,7 +17,7 @@ from moola_lib.windows.places import LabelledWindows
 LINEAR = "linear segments"
 BASELINES_OF_RECORD = ("constant", "ATR rule", "change points", LINEAR, "logistic regression", "gradient boosting")
 PER_SESSION = 8  # planted windows of a simulated session
-FIGURES = ("start", "joint", "state")
+HEADINGS = {"start": "start within 3", "joint": "both within 3", "skill": "attainable skill", "state": "state right"}
 
 
 @dataclass(frozen=True)
@@ -184,6 +184,30 @@ def skill_frame(study, answers, *, n_bootstrap=1000, seed=17):
             row[f"{figure}_spread"] = values[0].std(ddof=1) if values.shape[1] > 1 else np.nan
         rows.append(row)
     return pd.DataFrame(rows).set_index("method")
+
+
+def skill_table(frame):
+    """Return a frame of `skill_frame` as text to show.
+
+    Returns
+    -------
+    DataFrame
+        A row a method: each figure ± half of its interval, and after a comma
+        its standard deviation between training sets; – where it has none.
+    """
+
+    def cell(row, figure):
+        if not np.isfinite(row[figure]):
+            return "–"
+        text = f"{row[figure]:.3f} ± {(row[f'{figure}_high'] - row[f'{figure}_low']) / 2:.3f}"
+        spread = row[f"{figure}_spread"]
+        return f"{text}, {spread:.3f}" if np.isfinite(spread) else text
+
+    shown = {figure: heading for figure, heading in HEADINGS.items() if figure in frame}
+    return pd.DataFrame(
+        {heading: [cell(row, figure) for _, row in frame.iterrows()] for figure, heading in shown.items()},
+        index=frame.index,
+    )
 
 
 def compare_answers(study, answers, one, other, figure="joint", *, n_bootstrap=1000, seed=17):

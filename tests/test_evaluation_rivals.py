@@ -87,13 +87,19 @@ def test_an_unknown_baseline_is_named(bars):
 
 @pytest.mark.parametrize(
     ("name", "least"),
-    [("ATR rule", 0.35), ("change points", 0.65), ("logistic regression", 0.9), ("gradient boosting", 0.85)],
+    [
+        ("ATR rule", 0.35),
+        ("change points", 0.65),
+        ("linear segments", 0.9),
+        ("logistic regression", 0.9),
+        ("gradient boosting", 0.85),
+    ],
 )
 def test_on_loud_expansions_whoever_looks_at_bars_finds_starts(name, least, bare):
     assert figure("hit3_start", bare[1], answer_baseline(name, *bare)) > least
 
 
-@pytest.mark.parametrize("name", ["logistic regression", "gradient boosting"])
+@pytest.mark.parametrize("name", ["linear segments", "logistic regression", "gradient boosting"])
 def test_learned_baselines_find_ends_and_bars_inside_too(name, bare):
     answer = answer_baseline(name, *bare)
     assert figure("joint3", bare[1], answer) > 0.75
@@ -101,7 +107,9 @@ def test_learned_baselines_find_ends_and_bars_inside_too(name, bare):
     assert figure("countdown_mae", bare[1], answer) < 1
 
 
-@pytest.mark.parametrize("name", ["ATR rule", "change points", "logistic regression", "gradient boosting"])
+@pytest.mark.parametrize(
+    "name", ["ATR rule", "change points", "linear segments", "logistic regression", "gradient boosting"]
+)
 def test_without_expansions_no_baseline_beats_the_constant(name):
     windows, inputs = bare_study(simulate_windows(560, seed=4, law=replace(REFERENCE, strength=1.0)))
     train, test = windows.take(slice(0, N_TRAIN)), windows.take(slice(N_TRAIN, None))

@@ -37,11 +37,10 @@ def linear_segment_baseline(train, test, inputs):
         No training window holds an expansion that starts in the inner part.
     """
     posterior = fit_segments(train, inputs)
-    answer = answer_spans(posterior(test), inside_threshold(posterior(train), train))
-    return replace(answer, type_probability=majority_baseline(train, test).type_probability)
+    return answer_spans(posterior(test), inside_threshold(posterior(train), train))
 
 
-def fit_segments(train, inputs, *, penalty=PLAIN, seed=17, **options):
+def fit_segments(train, inputs, *, penalty=PLAIN, n_classes=1, seed=17, **options):
     """Fit a linear segment model by L-BFGS; return what answers windows by a Posterior.
 
     Parameters
@@ -50,6 +49,8 @@ def fit_segments(train, inputs, *, penalty=PLAIN, seed=17, **options):
         Expansions that start outside the inner part are left out.
     inputs : WindowInputs
     penalty : LinearPenalty
+    n_classes : int
+        2 tells the states before apart; with 1 the answer is the majority's.
     seed : int
     **options
         Of `LinearSegments`; by default the plain model.
@@ -59,15 +60,20 @@ def fit_segments(train, inputs, *, penalty=PLAIN, seed=17, **options):
     callable(LabelledWindows) -> oracle.Posterior
     """
     known = _inner_spans(train)
-    model = LinearSegments(inputs.x.shape[2], start_range=(int(STARTS[0]), int(STARTS[-1])), **options)
+    model = LinearSegments(inputs.x.shape[2], n_classes, start_range=(int(STARTS[0]), int(STARTS[-1])), **options)
     batch = {
         "x": torch.from_numpy(inputs.of(known).x),
         "spans": torch.from_numpy(known.spans),
-        "type": torch.zeros(len(known), dtype=torch.int64),
+        "type": torch.from_numpy(known.state),
         "has_expansion": torch.ones(len(known), dtype=torch.bool),
     }
     fit_linear(model.segment_head, batch, penalty, seed=seed)
-    return lambda windows: answer_posterior(model, inputs.of(windows).x)
+
+    def posterior(windows):
+        found = answer_posterior(model, inputs.of(windows).x)
+        return found if n_classes > 1 else replace(found, state=majority_baseline(train, windows).type_probability)
+
+    return posterior
 
 
 @torch.no_grad()

@@ -52,7 +52,8 @@ class FinetuneSettings:
         Draw windows with weight 1 / class count.
     linear_penalty : LinearPenalty or None
         A segment head's linear scores are fitted first, by L-BFGS, and then kept.
-        None: they are trained with everything else.
+        None: they are trained with everything else, as they must be where the
+        head was trained before (see `learning.amortise`).
     is_causal : bool
         Train on windows cut after a random bar, a new one each time, so that the
         posterior learns to answer from the bars so far; see `segment_loss`.
@@ -289,7 +290,7 @@ class _Data:
 
 
 def _optimizer(model, settings, *, is_frozen):
-    """Return AdamW over exactly the parameters that this phase trains; the encoder and log σ have rates of their own."""
+    """Return AdamW over exactly the parameters that this phase trains; encoder and log σ have rates of their own."""
     rate = settings.frozen_learning_rate if is_frozen else settings.unfrozen_learning_rate
     encoder = set(model.encoder.parameters()) if hasattr(model, "encoder") else set()
     kept = set(_linear_parameters(model.segment_head)) if _keeps_linear(model, settings) else set()
@@ -350,6 +351,11 @@ def _prepare_segment_head(model, data, settings, n_windows):
         check_starts(head, batch["spans"])
         if not bool(head.start.weight.any()):
             head.set_scale(batch["x"])
+    elif _is_trained(head):
+        raise UserError(
+            f"{model.spec['name']} comes with a trained segment head, whose linear scores and encoder go together; "
+            "set linear_penalty to None, and both are trained on"
+        )
     else:
         penalty, knows_none = settings.linear_penalty, bool(head.knows_none)
         fit_linear(head, batch, penalty, knows_none=knows_none, n_windows=n_windows, seed=settings.seed)
@@ -361,6 +367,11 @@ def _cut(batch, first_bar, generator, n_cuts=1):
     n, time = batch["x"].shape[:2]
     last_seen = torch.randint(first_bar, time, (n,), generator=generator).to(batch["x"].device)
     return {**batch, "x": cut_after(batch["x"], last_seen), "last_seen": last_seen}
+
+
+def _is_trained(head):
+    """Tell whether a segment head comes with a contribution of its encoder, which starts at nothing."""
+    return hasattr(head, "contribution") and bool(head.contribution.weight.any())
 
 
 def _keeps_linear(model, settings):

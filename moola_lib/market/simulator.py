@@ -8,6 +8,7 @@ against the coming move), which overlaps the expansion's first bar.
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -214,6 +215,7 @@ def _draw_holes(rng, planted, n_sessions, share, law):
     return (is_hole & is_tape).ravel()
 
 
+@lru_cache(maxsize=8)  # many small markets ask for the same days, and the calendar takes longer than the market
 def _session_stamps(n_sessions, start_date):
     """Return UTC stamps (n_sessions, 1380), datetime64[ns], of the next full sessions on the exchange's calendar."""
     first = pd.Timestamp(start_date)
@@ -225,7 +227,9 @@ def _session_stamps(n_sessions, start_date):
             f"there are no {n_sessions} full sessions soon after {start_date}; start on 2021-06-28 or later"
         )
     minutes = np.arange(SESSION_MINUTES).astype("timedelta64[m]")
-    return opens.dt.tz_localize(None).to_numpy().astype("datetime64[ns]")[:, None] + minutes
+    stamps = opens.dt.tz_localize(None).to_numpy().astype("datetime64[ns]")[:, None] + minutes
+    stamps.flags.writeable = False  # shared by every market of these days
+    return stamps
 
 
 def _stamp_plan(planted, stamps):

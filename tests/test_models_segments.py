@@ -169,7 +169,7 @@ def test_every_answer_is_a_marginal_of_the_one_distribution():
         np.testing.assert_allclose(found["countdown"][row], median - np.arange(N_BARS))
         assert found["centre"][row] == pytest.approx(centre, abs=1e-5)
         assert found["length"][row] == pytest.approx(length, abs=1e-5)
-        assert found["log_odds"][row] == pytest.approx(evidence - outputs["null_logit"].item(), abs=1e-5)
+        assert found["log_odds"][row] == pytest.approx(evidence - outputs["null_logit"].item(), abs=1e-5)  # of slope 1
 
 
 def test_the_countdown_is_clipped_as_its_target_is():

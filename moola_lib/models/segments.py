@@ -99,7 +99,9 @@ class SegmentHead(nn.Module):
         self.register_buffer("scale", torch.ones(n_columns))
         self.register_buffer("around_scale", torch.ones(n_columns * n_around))
         self.register_buffer("temperature", torch.ones(1))
-        # whether `null` was fitted, so that the odds of an expansion mean something
+        # of the odds of an expansion in the evidence; not 1 only where ordinary windows set it, after training
+        self.register_buffer("null_slope", torch.ones(1))
+        # whether `null` was fitted, so that these odds mean something
         self.register_buffer("knows_none", torch.zeros((), dtype=torch.bool))
 
     @property
@@ -169,7 +171,7 @@ class SegmentHead(nn.Module):
         dict of Tensor
             `span_logits` (batch, n_states, n_starts, time), NEVER where the end
             comes before the start; `null_logit` (1,), the score of a window
-            without an expansion.
+            without an expansion; `null_slope` (1,).
         """
         at_start, at_end, bars = around
         start, end, inside = self.start(at_start), self.end(at_end), self.inside(bars)
@@ -179,7 +181,8 @@ class SegmentHead(nn.Module):
         spans = self._join(*(part.transpose(2, 3) for part in (start, end, inside)))
         # either direction will do: their probabilities add
         logits = spans[:, 0] if self.n_readings == 1 else torch.logaddexp(spans[:, 0], spans[:, 1])
-        return {"span_logits": logits / self.temperature, "null_logit": self.null / self.temperature}
+        null_logit = self.null / self.temperature
+        return {"span_logits": logits / self.temperature, "null_logit": null_logit, "null_slope": self.null_slope}
 
     @torch.no_grad()
     def set_scale(self, x):

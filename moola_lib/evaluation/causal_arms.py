@@ -1,4 +1,4 @@
-"""Causal scores fold by fold, of trained arms and of their rivals; each fold's alarm threshold is its training windows'."""
+"""Causal scores fold by fold, of trained arms and of their rivals; thresholds are those of training windows."""
 
 from functools import partial
 

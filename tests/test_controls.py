@@ -7,6 +7,7 @@ import pytest
 
 from moola_lib.evaluation.cross_validation import Arm, assemble, cross_fit_baselines, run_fold
 from moola_lib.evaluation.gates import learning_gate
+from moola_lib.evaluation.inputs import collect_inputs
 from moola_lib.evaluation.scores import compare_predictions, score_prediction
 from moola_lib.features import build_features
 from moola_lib.labels import labels_from_planted
@@ -34,7 +35,8 @@ def fit(market, *, is_blind=False):
     features = {"set_id": table.set_id, "names": gather.names}
     results = [run_fold(arm, gather, windows, fold, features=features) for fold in folds]
     answer, outputs = assemble(results, folds, len(windows))
-    return windows, answer, cross_fit_baselines(windows, folds, market.bars.frame, table.starts), outputs["is_valid"]
+    inputs = collect_inputs(windows, gather, market.bars.frame)
+    return windows, answer, cross_fit_baselines(windows, folds, inputs), outputs["is_valid"]
 
 
 def gates_of(windows, answer, baselines, is_valid):

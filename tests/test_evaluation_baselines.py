@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from moola_lib.evaluation.baselines import (
-    atr_baseline,
+    BASELINES,
     coin_flip_baseline,
     constant_baseline,
     majority_baseline,
@@ -21,8 +22,10 @@ from moola_lib.evaluation.cross_validation import (
     hold_out,
     run_fold,
 )
+from moola_lib.evaluation.inputs import collect_inputs
 from moola_lib.evaluation.labels import compare_with_rule
 from moola_lib.evaluation.metrics import Prediction, metric_functions
+from moola_lib.evaluation.rules import atr_rule
 from moola_lib.labels import expansion_targets, propose_labels
 from moola_lib.learning.finetune import FinetuneSettings
 from moola_lib.models import build_model
@@ -89,11 +92,20 @@ def jumps(tools):
     return pd.DataFrame(columns, index=tools.minutes("2024-03-05 18:00", len(close))), starts
 
 
+class Unseen:
+    """A gatherer without features: the ATR rule needs the bars alone."""
+
+    names = ()
+
+    def __call__(self, places):
+        return torch.zeros(len(places), 105, 0), torch.ones(len(places), 105, dtype=torch.bool)
+
+
 def test_the_atr_rule_starts_at_the_first_large_bar(jumps, make_windows):
     frame, starts = jumps
     windows = make_windows([[(s, s + 5)] for s in starts], np.zeros(20, int), places=np.arange(20) * 105)
     train, test = windows.take(slice(0, 10)), windows.take(slice(10, 20))
-    answer = atr_baseline(train, test, frame, np.array([0]))
+    answer = atr_rule(train, test, collect_inputs(windows, Unseen(), frame))
     assert answer.start.tolist() == starts[10:].tolist()
     assert (answer.end - answer.start == 5).all()  # the training fold's median length
     np.testing.assert_array_equal(answer.is_inside, expansion_targets(answer.start, answer.end).mask > 0.5)
@@ -102,31 +114,30 @@ def test_the_atr_rule_starts_at_the_first_large_bar(jumps, make_windows):
 def test_a_window_without_a_large_bar_gets_the_median_start(jumps, make_windows):
     frame, starts = jumps
     windows = make_windows([[(s, s + 5)] for s in starts], np.zeros(20, int), places=np.arange(20) * 105)
-    train = windows.take(slice(0, 10))
-    quiet = make_windows([[(40, 45)]], [0], places=[len(frame) - 105])
+    train, quiet = windows.take(slice(0, 10)), windows.take(slice(19, 20))
     frame = frame.copy()
     frame.iloc[-105:] = frame.iloc[-106].to_numpy()
-    assert atr_baseline(train, quiet, frame, np.array([0])).start.tolist() == [int(np.median(train.start))]
+    answer = atr_rule(train, quiet, collect_inputs(windows, Unseen(), frame))
+    assert answer.start.tolist() == [int(np.median(train.start))]
 
 
-@pytest.mark.parametrize("name", ["constant", "majority", "coin", "atr"])
-def test_no_baseline_looks_at_the_test_labels(name, labelled, market, table):
+@pytest.mark.parametrize("name", ["constant", "majority", "coin"])
+def test_no_baseline_looks_at_the_test_labels(name, labelled):
     train, test = labelled.take(slice(0, 24)), labelled.take(slice(24, 36))
     make = {
         "constant": constant_baseline,
         "majority": majority_baseline,
         "coin": lambda a, b: coin_flip_baseline(a, b, np.random.default_rng(1)),
-        "atr": lambda a, b: atr_baseline(a, b, market.bars.frame, table.starts),
     }[name]
     assert same(make(train, test), make(train, with_other_labels(test)))
     others = [make(with_other_labels(train, seed), test) for seed in range(5)]
     assert not all(same(make(train, test), other) for other in others)  # but they do look at the training labels
 
 
-def test_cross_fitted_answers_never_use_their_own_folds_labels(labelled, market, table):
+def test_cross_fitted_answers_never_use_their_own_folds_labels(labelled, market, gather):
     folds = grouped_folds(labelled.place, labelled.day, n_folds=3)
-    frame = market.bars.frame
-    plain = cross_fit_baselines(labelled, folds, frame, table.starts)
+    inputs = collect_inputs(labelled, gather, market.bars.frame)
+    plain = cross_fit_baselines(labelled, folds, inputs)
     rows = folds[1].test
     mixed = with_other_labels(labelled)
     is_changed = np.isin(np.arange(len(labelled)), rows)
@@ -141,8 +152,8 @@ def test_cross_fitted_answers_never_use_their_own_folds_labels(labelled, market,
             for name in ("start", "end", "spans", "state")
         },
     )
-    again = cross_fit_baselines(changed, folds, frame, table.starts)
-    assert list(plain) == ["constant", "ATR rule", "majority", "coin flip"]
+    again = cross_fit_baselines(changed, folds, inputs)
+    assert list(plain) == [*BASELINES, "coin flip"]
     flips = plain.pop("coin flip")
     assert len(flips) == 25 and len({one.type_probability.tobytes() for one in flips}) == 25
     for name, answer in [*plain.items(), ("coin flip", flips[0])]:
@@ -186,6 +197,7 @@ def test_folds_are_assembled_in_the_windows_order(labelled):
             },
             threshold,
             None,
+            {},
         )
         for fold, threshold in zip(folds, (0.5, 0.99, 0.01), strict=True)
     ]

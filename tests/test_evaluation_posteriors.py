@@ -180,7 +180,7 @@ def test_folds_of_a_segment_model_are_assembled_with_its_posterior(make_windows)
     span = random_span(4, n=6)
     windows = make_windows([[(40, 49)]] * 6, [0, 1] * 3)
     folds = [Fold(np.arange(3, 6), np.arange(3), 0), Fold(np.arange(3), np.arange(3, 6), 0)]
-    results = [FoldResult([], {"span_probability": span[fold.test]}, 0.5, None) for fold in folds]
+    results = [FoldResult([], {"span_probability": span[fold.test]}, 0.5, None, {}) for fold in folds]
     answer, outputs = assemble(results, folds, len(windows), decoder="segment")
     whole = predict_from_span(span)
     assert np.array_equal(answer.start, whole.start) and np.array_equal(answer.end, whole.end)

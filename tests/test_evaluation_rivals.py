@@ -9,11 +9,12 @@ import ruptures.metrics
 
 from moola_lib.errors import UserError
 from moola_lib.evaluation.baselines import BASELINES, answer_baseline, constant_baseline
-from moola_lib.evaluation.decisions import attainable_skill, best_end_of, best_span
+from moola_lib.evaluation.decisions import attainable_skill, best_span
 from moola_lib.evaluation.inputs import bare_study, collect_inputs
 from moola_lib.evaluation.likelihoods import bare_log_likelihoods
 from moola_lib.evaluation.metrics import Prediction, metric_functions
 from moola_lib.evaluation.oracle import posterior
+from moola_lib.evaluation.posteriors import best_end_of
 from moola_lib.evaluation.spans import STARTS, answer_spans, span_posterior
 from moola_lib.market import REFERENCE, simulate_windows
 
@@ -86,13 +87,19 @@ def test_an_unknown_baseline_is_named(bars):
 
 @pytest.mark.parametrize(
     ("name", "least"),
-    [("ATR rule", 0.35), ("change points", 0.65), ("logistic regression", 0.9), ("gradient boosting", 0.85)],
+    [
+        ("ATR rule", 0.35),
+        ("change points", 0.65),
+        ("linear segments", 0.9),
+        ("logistic regression", 0.9),
+        ("gradient boosting", 0.85),
+    ],
 )
 def test_on_loud_expansions_whoever_looks_at_bars_finds_starts(name, least, bare):
     assert figure("hit3_start", bare[1], answer_baseline(name, *bare)) > least
 
 
-@pytest.mark.parametrize("name", ["logistic regression", "gradient boosting"])
+@pytest.mark.parametrize("name", ["linear segments", "logistic regression", "gradient boosting"])
 def test_learned_baselines_find_ends_and_bars_inside_too(name, bare):
     answer = answer_baseline(name, *bare)
     assert figure("joint3", bare[1], answer) > 0.75
@@ -100,7 +107,9 @@ def test_learned_baselines_find_ends_and_bars_inside_too(name, bare):
     assert figure("countdown_mae", bare[1], answer) < 1
 
 
-@pytest.mark.parametrize("name", ["ATR rule", "change points", "logistic regression", "gradient boosting"])
+@pytest.mark.parametrize(
+    "name", ["ATR rule", "change points", "linear segments", "logistic regression", "gradient boosting"]
+)
 def test_without_expansions_no_baseline_beats_the_constant(name):
     windows, inputs = bare_study(simulate_windows(560, seed=4, law=replace(REFERENCE, strength=1.0)))
     train, test = windows.take(slice(0, N_TRAIN)), windows.take(slice(N_TRAIN, None))
@@ -235,7 +244,7 @@ def test_given_the_best_spans_start_the_best_end_is_the_best_spans():
     rng = np.random.default_rng(1)
     known = span_posterior(rng.normal(size=(50, 45)), rng.normal(size=(50, 105)), rng.normal(size=105))
     start, end = best_span(known)
-    assert np.array_equal(best_end_of(known, start), end)
+    assert np.array_equal(best_end_of(known.span, start, 3, first_start=30), end)
 
 
 @pytest.mark.slow

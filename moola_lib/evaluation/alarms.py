@@ -8,6 +8,7 @@ import pandas as pd
 from moola_lib.errors import UserError
 from moola_lib.evaluation.intervals import day_block_weights, interval
 from moola_lib.labels.targets import WINDOW_BARS
+from moola_lib.learning.calibrate import find_evidence
 
 RECALLS = tuple(np.round(np.arange(0.1, 1.01, 0.1), 1).tolist())
 
@@ -106,6 +107,58 @@ def alarm_curve(labelled, ordinary, session, place=None, *, recalls=RECALLS, **o
     """
     found = [false_alarms(labelled, ordinary, session, place, recall=recall, **options) for recall in recalls]
     return pd.DataFrame([vars(each) for each in found])
+
+
+def alarms_of_model(model, gather, labelled, places, session, *, has_expansion=None, recalls=RECALLS, **options):
+    """Return false alarms per session of a segment posterior, by recall.
+
+    A window's score is the evidence of all its spans: on ordinary tape few bars
+    look like a start, an end or the inside of an expansion. Windows that step by
+    the range of starts ask about every bar once.
+
+    Parameters
+    ----------
+    model : Module with `segment_head`
+    gather : WindowGatherer
+    labelled : ndarray (n,), int64
+        Places of windows with an expansion that the model was not trained on.
+    places, session : ndarray (m,)
+        Windows of unlabelled sessions, all that fit at a step, and their session.
+    has_expansion : ndarray (m,), bool, optional
+        Whether a bar of an expansion lies in the window: known on simulated markets alone.
+    recalls : sequence of float
+    **options
+        Of `false_alarms`.
+
+    Returns
+    -------
+    DataFrame
+        As `alarm_curve`. Nobody looked at these sessions, so their expansions count
+        as false alarms too. Where the truth is known, `true_per_session`,
+        `true_low` and `true_high` count alarms on windows without any.
+    """
+    known, ordinary = (find_evidence(model, gather, each).cpu().numpy() for each in (labelled, places))
+    table = alarm_curve(known, ordinary, session, places, recalls=recalls, **options)
+    if has_expansion is None:
+        return table
+    silent = np.where(has_expansion, -np.inf, ordinary)
+    true = alarm_curve(known, silent, session, places, recalls=recalls, **options)
+    return table.assign(**{f"true_{name}": true[name] for name in ("per_session", "low", "high")})
+
+
+def holds_bars(places, first, last, *, window_bars=WINDOW_BARS):
+    """Tell which windows share a bar with a span of bars, (n,) bool.
+
+    Parameters
+    ----------
+    places : ndarray (n,), int64
+    first, last : ndarray (m,), int64
+        Positions of the spans' bars in the series, inclusive; each increasing, as
+        spans that do not overlap have them.
+    window_bars : int
+    """
+    # spans that end before the window, against those that start before its end
+    return np.searchsorted(last, places) < np.searchsorted(first, places + window_bars)
 
 
 def _first_of_each(is_alarm, place, window_bars):

@@ -6,9 +6,7 @@ import numpy as np
 
 from moola_lib.errors import UserError
 from moola_lib.evaluation.metrics import Prediction, best_threshold
-from moola_lib.labels.table import INNER_BARS
-from moola_lib.labels.targets import WINDOW_BARS, expansion_targets
-from moola_lib.market.ranges import average_true_range, true_range
+from moola_lib.labels.targets import expansion_targets
 
 ATR_MULTIPLES = np.arange(1.0, 4.01, 0.1)
 # Each is called (train, test, inputs): fitted on training windows, it answers the test windows.
@@ -18,6 +16,7 @@ BASELINES = {
     "timestamp only": "moola_lib.evaluation.rules:timestamp_baseline",
     "ATR rule": "moola_lib.evaluation.rules:atr_rule",
     "change points": "moola_lib.evaluation.rules:change_point_baseline",
+    "linear segments": "moola_lib.evaluation.segment_baselines:linear_segment_baseline",
     "logistic regression": "moola_lib.evaluation.learned_baselines:logistic_baseline",
     "gradient boosting": "moola_lib.evaluation.learned_baselines:boosting_baseline",
     "majority": "moola_lib.evaluation.baselines:majority_baseline",
@@ -115,49 +114,3 @@ def coin_flip_baseline(train, test, rng):
     share = float((train.state[train.has_expansion] == 1).mean())
     is_second = rng.random(len(test)) < share
     return Prediction(type_probability=np.eye(2)[is_second.astype(int)])
-
-
-def atr_baseline(train, test, frame, starts):
-    """Start at the first inner bar whose true range is a multiple of the ATR before it.
-
-    The multiple with the most training starts within 3 bars is used; the
-    length is the training median. A window in which no bar qualifies gets the
-    median start.
-
-    Parameters
-    ----------
-    train, test : LabelledWindows
-    frame : DataFrame
-        The bars, whose positions the windows' places are.
-    starts : ndarray (n_segments,), int64
-
-    Returns
-    -------
-    Prediction
-    """
-    high, low, close = (frame[name].to_numpy(np.float64) for name in ("high", "low", "close"))
-    ranges = true_range(high, low, close, starts)
-    before = np.roll(average_true_range(high, low, close, starts), 1)
-    # a segment's first bars have no range or no ATR: no bar qualifies there
-    ratio = np.divide(ranges, before, out=np.zeros_like(ranges), where=(before > 0) & np.isfinite(ranges))
-    known = train.take(train.has_expansion)
-    fallback = int(np.median(known.start))
-    length = int(np.median(known.end - known.start + 1))
-
-    def first_bars(windows, multiple):
-        inner = slice(INNER_BARS[0], INNER_BARS[1] + 1)
-        bars = ratio[windows.place[:, None] + np.arange(WINDOW_BARS)][:, inner]
-        is_large = bars >= multiple
-        return np.where(is_large.any(axis=1), is_large.argmax(axis=1) + INNER_BARS[0], fallback)
-
-    hits = [np.mean(np.abs(first_bars(known, multiple) - known.start) <= 3) for multiple in ATR_MULTIPLES]
-    start = first_bars(test, ATR_MULTIPLES[int(np.argmax(hits))])
-    end = np.minimum(start + length - 1, WINDOW_BARS - 1)
-    targets = expansion_targets(start, end)
-    return Prediction(
-        start=start,
-        end=end,
-        countdown=targets.countdown.astype(np.float64),
-        inside_probability=targets.mask.astype(np.float64),
-        is_inside=targets.mask > 0.5,
-    )

@@ -1,20 +1,23 @@
 """Fit arms fold by fold and assemble their out-of-fold answers."""
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
 
-from moola_lib.evaluation.baselines import atr_baseline, coin_flip_baseline, constant_baseline, majority_baseline
+from moola_lib.evaluation.baselines import BASELINES, answer_baseline, coin_flip_baseline
 from moola_lib.evaluation.decoding import decode_spans
 from moola_lib.evaluation.metrics import Prediction, best_threshold
 from moola_lib.evaluation.posteriors import start_marginal
+from moola_lib.labels.targets import COUNTDOWN_CLIP_BARS
+from moola_lib.learning.calibrate import fit_temperature
 from moola_lib.learning.checkpoints import Checkpoints
 from moola_lib.learning.finetune import finetune
-from moola_lib.learning.predict import predict_windows
+from moola_lib.learning.predict import predict_windows, read_outputs
 from moola_lib.models import build_model
 from moola_lib.models.weights import load_encoder
-from moola_lib.windows.folds import check_disjoint
+from moola_lib.windows.folds import Fold, check_disjoint
 
 N_FLIPS = 25
 
@@ -55,12 +58,18 @@ class FoldResult:
         Chosen on the training windows.
     transfer : dict or None
         What `load_encoder` reported.
+    weights : dict of ndarray
+        The trained model's tensors; `fold_model` builds it again.
+    calibration : dict or None
+        What `fit_temperature` reported, where there was a held-out part.
     """
 
     history: list
     outputs: dict
     inside_threshold: float
     transfer: dict | None
+    weights: dict
+    calibration: dict | None = None
 
 
 def run_fold(
@@ -111,12 +120,24 @@ def run_fold(
         resume=resume,
         on_epoch=on_epoch,
     )
+    calibration = None
+    # a causal arm answers cut windows: how sure whole ones may be is not its question
+    if validation is not None and hasattr(model, "segment_head") and not arm.settings.is_causal:
+        calibration = fit_temperature(model, gather, validation)
     outputs = predict_windows(model, gather, test.place)
     threshold = 0.5
     if "inside_probability" in outputs:
         own = predict_windows(model, gather, train.place)
         threshold = best_threshold(own["inside_probability"], train.targets()["inside"] > 0.5, own["is_valid"])
-    return FoldResult(history, outputs, threshold, transfer)
+    weights = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
+    return FoldResult(history, outputs, threshold, transfer, weights, calibration)
+
+
+def fold_model(arm, gather, result):
+    """Return the model that a fold trained, in eval mode on the gatherer's device."""
+    model = build_model(arm.model, n_features=gather.n_features, n_classes=2, **arm.options)
+    model.load_state_dict({name: torch.as_tensor(value) for name, value in result.weights.items()}, strict=True)
+    return model.to(gather.device).eval()
 
 
 def hold_out(train, frac):
@@ -180,46 +201,108 @@ def assemble(results, folds, n, *, decoder="inside"):
     return prediction, outputs
 
 
-def cross_fit_baselines(windows, folds, frame, starts, *, seed=17):
+def ensemble(outputs, *, decoder="segment"):
+    """Average the posteriors of several fits of the same folds, and answer from their mean.
+
+    Parameters
+    ----------
+    outputs : list of dict of ndarray
+        The raw outputs of each member, from `assemble`, with `span_probability`.
+    decoder : str
+        See `decoding.decode_spans`.
+
+    Returns
+    -------
+    Prediction
+        A bar is called inside where most of its probability says so.
+    """
+    mean = {
+        name: np.mean([each[name] for each in outputs], axis=0)
+        for name in ("span_probability", "inside_probability", "type_probability")
+        if name in outputs[0]
+    }
+    start, end = decode_spans(mean, decoder)
+    starts = start_marginal(mean["span_probability"])
+    median = (np.cumsum(starts, axis=1) >= 0.5).argmax(axis=1)
+    return Prediction(
+        start=start,
+        end=end,
+        countdown=np.clip(median[:, None] - np.arange(starts.shape[1]), -COUNTDOWN_CLIP_BARS, COUNTDOWN_CLIP_BARS),
+        inside_probability=mean["inside_probability"],
+        is_inside=mean["inside_probability"] >= 0.5,
+        type_probability=mean.get("type_probability"),
+        start_probability=starts,
+    )
+
+
+def model_answers(arm, gather, windows, folds, results, *, decoder="segment"):
+    """Return a callable that answers given inputs with the models of the folds, in the form of a baseline.
+
+    Parameters
+    ----------
+    arm : Arm
+    gather : WindowGatherer
+    windows : LabelledWindows
+    folds : list of Fold
+    results : list of FoldResult
+    decoder : str
+
+    Returns
+    -------
+    callable(train, test, inputs) -> Prediction
+        `test` must be the test windows of one of the folds; the inputs' `x` may differ from the windows' own.
+    """
+    models = {tuple(windows.window_id[fold.test]): r for fold, r in zip(folds, results, strict=True)}
+
+    def answer(train, test, inputs):
+        result = models[tuple(test.window_id)]
+        own = inputs.of(test)
+        x, is_valid = (torch.as_tensor(part).to(gather.device) for part in (own.x, own.is_valid))
+        model = fold_model(arm, gather, result)
+        with torch.no_grad():
+            outputs = {**read_outputs(model, model(x)), "is_valid": is_valid}
+        outputs = {name: value.cpu().numpy() for name, value in outputs.items()}
+        alone = FoldResult([], outputs, result.inside_threshold, None, {})
+        return assemble([alone], [Fold(np.zeros(0, np.int64), np.arange(len(test)), 0)], len(test), decoder=decoder)[0]
+
+    return answer
+
+
+def cross_fit_baselines(windows, folds, inputs, *, seed=17):
     """Return every baseline's out-of-fold answers.
 
-    The span baselines answer the majority state, so that a figure of both
-    edges and the state has a baseline too. The coin is flipped many times:
-    one lucky draw is no level to beat.
+    Those that know no state answer the majority's, so that a figure of both
+    edges and the state has a baseline too. The coin is flipped many times: one
+    lucky draw is no level to beat.
 
     Parameters
     ----------
     windows : LabelledWindows
     folds : list of Fold
-    frame : DataFrame
-        Bars whose positions the windows' places are.
-    starts : ndarray (n_segments,), int64
+    inputs : WindowInputs
+        Of all these windows; without stamps, `timestamp only` is left out.
     seed : int
 
     Returns
     -------
     dict of str to Prediction
-        `constant`, `ATR rule`, `majority`, and `coin flip` (a list of draws).
-        Windows that no fold tests hold zeros.
+        The keys of BASELINES, and `coin flip` (a list of draws). Windows that
+        no fold tests hold zeros.
     """
     rng = np.random.default_rng(seed)
-    makers = {
-        "constant": constant_baseline,
-        "ATR rule": lambda train, test: atr_baseline(train, test, frame, starts),
-        "majority": majority_baseline,
-        "coin flip": lambda train, test: coin_flip_baseline(train, test, rng),
-    }
 
     def answer(make):
         parts = [make(windows.take(fold.train), windows.take(fold.test)) for fold in folds]
         columns = Prediction.__dataclass_fields__
         return Prediction(**{column: _gather_column(parts, folds, column, len(windows)) for column in columns})
 
-    answers = {name: answer(makers[name]) for name in ("constant", "ATR rule", "majority")}
-    for name in ("constant", "ATR rule"):
-        answers[name] = replace(answers[name], type_probability=answers["majority"].type_probability)
-    answers["coin flip"] = [answer(makers["coin flip"]) for _ in range(N_FLIPS)]
-    return answers
+    names = [name for name in BASELINES if name != "timestamp only" or inputs.minute is not None]
+    answers = {name: answer(partial(answer_baseline, name, inputs=inputs)) for name in names}
+    majority = answers["majority"].type_probability
+    for name, found in answers.items():
+        if found.type_probability is None:
+            answers[name] = replace(found, type_probability=majority)
+    return answers | {"coin flip": [answer(partial(coin_flip_baseline, rng=rng)) for _ in range(N_FLIPS)]}
 
 
 def fold_spread(values):

@@ -6,6 +6,7 @@ import pandas as pd
 from moola_lib.evaluation.intervals import day_block_weights, interval
 from moola_lib.evaluation.metrics import TOLERANCE_BARS
 from moola_lib.evaluation.oracle import prior
+from moola_lib.evaluation.posteriors import box_mass
 from moola_lib.labels.targets import COUNTDOWN_CLIP_BARS
 
 MEANINGS = {
@@ -20,30 +21,23 @@ MEANINGS = {
 
 def best_start(known, tolerance_bars=TOLERANCE_BARS):
     """Return the start with the most posterior mass within the tolerance, (n,) int64."""
-    return _box_sum(known.start, tolerance_bars).argmax(axis=1)
+    return box_mass(known.start, tolerance_bars).argmax(axis=1)
 
 
 def hit_probability(known, tolerance_bars=TOLERANCE_BARS):
     """Return the posterior mass within the tolerance of the best start, (n,) float64: the hit it claims."""
-    return _box_sum(known.start, tolerance_bars).max(axis=1)
+    return box_mass(known.start, tolerance_bars).max(axis=1)
 
 
 def best_end(known, tolerance_bars=TOLERANCE_BARS):
     """Return the end with the most posterior mass within the tolerance, (n,) int64."""
-    return _box_sum(known.end, tolerance_bars).argmax(axis=1)
-
-
-def best_end_of(known, start, tolerance_bars=TOLERANCE_BARS):
-    """Return the end with the most posterior mass within the tolerance of both edges, given the start, (n,) int64."""
-    near = np.abs(known.starts - start[:, None]) <= tolerance_bars
-    mass = _box_sum(np.einsum("ns,nse->ne", near.astype(np.float64), known.span), tolerance_bars)
-    return np.where(np.arange(mass.shape[1]) >= start[:, None], mass, -1.0).argmax(axis=1)
+    return box_mass(known.end, tolerance_bars).argmax(axis=1)
 
 
 def best_span(known, tolerance_bars=TOLERANCE_BARS):
     """Return the (start, end) whose box of the tolerance holds the most posterior mass, two (n,) int64."""
     first = known.starts[0]
-    mass = _box_sum(_box_sum(known.span, tolerance_bars), tolerance_bars, axis=1)
+    mass = box_mass(box_mass(known.span, tolerance_bars), tolerance_bars, axis=1)
     n, _, n_bars = mass.shape
     at = mass.reshape(n, -1).argmax(axis=1)
     return first + at // n_bars, at % n_bars
@@ -152,13 +146,3 @@ def attainable_skill(model, constant, oracle, *, least=0.05):
     """
     room = np.asarray(oracle, np.float64) - constant
     return np.where(np.abs(room) < least, np.nan, (model - np.asarray(constant)) / np.where(room == 0, np.nan, room))
-
-
-def _box_sum(mass, tolerance, axis=-1):
-    """Return the sum over a run of 2 * tolerance + 1 along an axis."""
-    mass = np.moveaxis(mass, axis, -1)
-    n = mass.shape[-1]
-    total = np.concatenate([np.zeros((*mass.shape[:-1], 1)), np.cumsum(mass, axis=-1)], axis=-1)
-    at = np.arange(n)
-    box = total[..., np.minimum(at + tolerance + 1, n)] - total[..., np.maximum(at - tolerance, 0)]
-    return np.moveaxis(box, -1, axis)

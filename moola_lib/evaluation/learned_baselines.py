@@ -1,8 +1,11 @@
 """Logistic regression and gradient boosting on hand features: the baselines to fear."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from moola_lib.evaluation.baselines import majority_baseline
+from moola_lib.evaluation.decisions import best_start
 from moola_lib.evaluation.hand_features import bar_features, state_features
 from moola_lib.evaluation.spans import STARTS, answer_spans, inside_threshold, length_scores, span_posterior
 from moola_lib.labels.targets import WINDOW_BARS
@@ -59,22 +62,48 @@ def _boosting():
     )
 
 
+def fit_logistic(train, inputs):
+    """Fit `logistic_baseline`'s regressions; return what answers windows by a Posterior.
+
+    Parameters
+    ----------
+    train : LabelledWindows
+    inputs : WindowInputs
+
+    Returns
+    -------
+    callable(LabelledWindows) -> oracle.Posterior
+    """
+    return _fit(_logistic, train, inputs)
+
+
+def fit_boosting(train, inputs):
+    """Fit `boosting_baseline`'s trees; see `fit_logistic`."""
+    return _fit(_boosting, train, inputs)
+
+
 def _learned_baseline(train, test, inputs, make):
     """Fit "starts here", "ends here" and the state on training windows; return the answers for test windows."""
+    posterior = _fit(make, train, inputs)
+    return answer_spans(posterior(test), inside_threshold(posterior(train), train))
+
+
+def _fit(make, train, inputs):
+    """Fit the edges and the state; return a callable from windows to their posterior."""
     length = length_scores(train)
-    ours, theirs = (bar_features(inputs.of(windows)) for windows in (train, test))
+    ours = bar_features(inputs.of(train))
     start = _fit_bars(make(), ours, train.spans[..., 0], STARTS)
     end = _fit_bars(make(), ours, train.spans[..., 1] + 1, ENDS + 1)
+    state = _fit_state(make(), train, inputs)
 
-    def posterior(features):
+    def posterior(windows):
+        features = bar_features(inputs.of(windows))
         ends = np.zeros((len(features), WINDOW_BARS))
         ends[:, ENDS] = _log_odds(end, features, ENDS + 1)
-        return span_posterior(_log_odds(start, features, STARTS), ends, length)
+        known = span_posterior(_log_odds(start, features, STARTS), ends, length)
+        return replace(known, state=state(windows, best_start(known)))
 
-    threshold = inside_threshold(posterior(ours), train)
-    answer = answer_spans(posterior(theirs), threshold)
-    state = _answer_state(make(), train, test, inputs, answer.start)
-    return type(answer)(**{**vars(answer), "type_probability": state})
+    return posterior
 
 
 def _fit_bars(model, features, edges, borders):
@@ -88,10 +117,10 @@ def _log_odds(model, features, borders):
     return model.decision_function(features[:, borders].reshape(-1, features.shape[2])).reshape(-1, len(borders))
 
 
-def _answer_state(model, train, test, inputs, start):
-    """Return the probability of each state; the training shares where only one state was seen."""
+def _fit_state(model, train, inputs):
+    """Return a callable from (windows, starts) to the probability of each state; shares where only one was seen."""
     known = train.take(train.has_expansion & (train.state < 2))
     if len(np.unique(known.state)) < 2:
-        return majority_baseline(train, test).type_probability
+        return lambda windows, _: majority_baseline(train, windows).type_probability
     model.fit(state_features(inputs.of(known), known.start), known.state)
-    return model.predict_proba(state_features(inputs.of(test), start))
+    return lambda windows, start: model.predict_proba(state_features(inputs.of(windows), start))

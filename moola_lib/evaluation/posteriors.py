@@ -47,27 +47,36 @@ def box_mass(mass, reach_bars, axis=-1):
     return np.moveaxis(box, -1, axis)
 
 
-def best_start_then_end(span, reach_bars):
+def best_start_then_end(span, reach_bars, first_start=0):
     """Return the start of the heaviest box, and the end of the heaviest box with that start.
 
     Parameters
     ----------
-    span : ndarray (n, K, K)
+    span : ndarray (n, n_starts, K)
     reach_bars : int
         A box reaches this far to either side, as the hit that is rewarded does.
+    first_start : int
+        Bar of the first row of starts.
 
     Returns
     -------
     start, end : ndarray (n,), int64
         0 ≤ start ≤ end < K.
     """
-    start = box_mass(start_marginal(span), reach_bars).argmax(axis=1)
-    bars = np.arange(span.shape[1])
-    near = np.abs(bars - start[:, None]) <= reach_bars
-    ends = np.einsum("nse,ns->ne", span, near.astype(span.dtype))
-    mass = box_mass(ends, reach_bars)
-    mass[bars < start[:, None]] = -1.0
-    return start, mass.argmax(axis=1)
+    n, n_starts, n_bars = span.shape
+    mass = np.zeros((n, n_bars))
+    mass[:, first_start : first_start + n_starts] = span.sum(axis=2, dtype=np.float64)
+    start = box_mass(mass, reach_bars).argmax(axis=1)
+    return start, best_end_of(span, start, reach_bars, first_start)
+
+
+def best_end_of(span, start, reach_bars, first_start=0):
+    """Return the end of the heaviest box with the given start, (n,) int64; see `best_start_then_end`."""
+    n_starts, n_bars = span.shape[1:]
+    near = np.abs(first_start + np.arange(n_starts) - start[:, None]) <= reach_bars
+    mass = box_mass(np.einsum("nse,ns->ne", span, near.astype(span.dtype)), reach_bars)
+    mass[np.arange(n_bars) < start[:, None]] = -1.0
+    return mass.argmax(axis=1)
 
 
 def claimed_mass(start_probability, start, reach_bars):

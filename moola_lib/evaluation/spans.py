@@ -3,9 +3,10 @@
 import numpy as np
 
 from moola_lib.errors import UserError
-from moola_lib.evaluation.decisions import best_countdown, best_end_of, best_start
-from moola_lib.evaluation.metrics import Prediction, best_threshold
+from moola_lib.evaluation.decisions import best_countdown
+from moola_lib.evaluation.metrics import TOLERANCE_BARS, Prediction, best_threshold
 from moola_lib.evaluation.oracle import Posterior
+from moola_lib.evaluation.posteriors import best_start_then_end
 from moola_lib.labels.table import INNER_BARS
 from moola_lib.labels.targets import WINDOW_BARS, expansion_targets
 
@@ -95,10 +96,10 @@ def answer_spans(known, threshold):
     -------
     Prediction
     """
-    start = best_start(known)
+    start, end = best_start_then_end(known.span, TOLERANCE_BARS, int(known.starts[0]))
     return Prediction(
         start=start,
-        end=best_end_of(known, start),
+        end=end,
         countdown=best_countdown(known),
         inside_probability=known.inside,
         is_inside=known.inside >= threshold,

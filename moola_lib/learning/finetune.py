@@ -18,9 +18,11 @@ from moola_lib.learning.linear_fit import STEADY, LinearPenalty, check_starts, f
 from moola_lib.learning.losses import segment_loss, task_losses
 from moola_lib.models.segments import SEGMENT
 from moola_lib.windows.augment import warp_batch
+from moola_lib.windows.masks import cut_after
 from moola_lib.windows.samplers import balanced_batches, shuffled_batches
 
 BLOCK = 256  # windows at a time where no gradient is needed
+N_CUTS = 4  # of each window, where windows are cut once and for all: for the linear fit and for validation
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class FinetuneSettings:
     n_frozen_epochs, n_unfrozen_epochs : int
         Phase 1 keeps the encoder frozen and in eval mode; phase 2 trains all.
     frozen_learning_rate, unfrozen_learning_rate : float
+    encoder_rate_factor : float
+        In phase 2 the encoder learns at this multiple of the rate (discriminative rates).
     sigma_rate_factor : float
         log σ learns at this multiple of the rate.
     batch_size : int
@@ -51,6 +55,9 @@ class FinetuneSettings:
         None: they are trained with everything else. Where the head was trained
         before (see `learning.amortise`), what its encoder says is part of the
         fit, which begins from there; NEAR is the penalty for that.
+    is_causal : bool
+        Train on windows cut after a random bar, a new one each time, so that the
+        posterior learns to answer from the bars so far; see `segment_loss`.
     n_pointer_epochs : int
         First epochs that train on the pointers alone.
     time_warp_probability : float
@@ -65,6 +72,7 @@ class FinetuneSettings:
     n_unfrozen_epochs: int = 30
     frozen_learning_rate: float = 3e-4
     unfrozen_learning_rate: float = 1e-4
+    encoder_rate_factor: float = 1.0
     sigma_rate_factor: float = 1.0
     batch_size: int = 29
     weight_decay: float = 1e-4
@@ -76,6 +84,7 @@ class FinetuneSettings:
     class_weights: tuple | None = None
     is_class_balanced: bool = True
     linear_penalty: LinearPenalty | None = field(default=STEADY)
+    is_causal: bool = False
     n_pointer_epochs: int = 0
     time_warp_probability: float = 0.0
     audit_every: int = 0
@@ -128,6 +137,8 @@ def finetune(
         raise UserError("class weights and balanced drawing are two remedies for one thing; choose one")
     if settings.n_frozen_epochs and not hasattr(model, "encoder"):
         raise UserError(f"{model.spec['name']} has no encoder to freeze; set n_frozen_epochs to 0")
+    if settings.is_causal and model.tasks != (SEGMENT,):
+        raise UserError("cut windows train the segment posterior alone; build the model with heads: segment")
     check_features(gather, model)
     data = _Data(gather, windows)
     for rows in torch.arange(len(windows)).split(BLOCK):
@@ -161,7 +172,8 @@ def finetune(
             optimizer = _optimizer(model, settings, is_frozen=False)
             cached = None
         _set_mode(model, is_frozen)
-        if is_frozen and cached is None:
+        keeps_windows = not settings.time_warp_probability and not settings.is_causal
+        if is_frozen and keeps_windows and cached is None:
             cached = _encode_all(model, data)
         began = time.perf_counter()
         sums, audits, n_seen = {}, [], 0
@@ -175,8 +187,9 @@ def finetune(
                 batch = data.batch(rows)
                 if settings.time_warp_probability:
                     batch = warp_batch(batch, data.span(rows), settings.time_warp_probability, order)
-                uses_cache = is_frozen and not settings.time_warp_probability
-                encoded = cached[rows] if uses_cache else None
+                if settings.is_causal:
+                    batch = _cut(batch, model.segment_head.first_start, order)
+                encoded = cached[rows] if is_frozen and keeps_windows else None
                 outputs, encoded = _forward(model, batch, encoded)
                 losses = _losses(model, outputs, batch, settings)
                 if epoch < settings.n_pointer_epochs and "pointers" in losses:
@@ -278,24 +291,24 @@ class _Data:
 
 
 def _optimizer(model, settings, *, is_frozen):
-    """Return AdamW over exactly the parameters that this phase trains; log σ has a group of its own."""
+    """Return AdamW over exactly the parameters that this phase trains; encoder and log σ have rates of their own."""
     rate = settings.frozen_learning_rate if is_frozen else settings.unfrozen_learning_rate
-    encoder = list(model.encoder.parameters()) if is_frozen else []
+    encoder = set(model.encoder.parameters()) if hasattr(model, "encoder") else set()
+    kept = set(_linear_parameters(model.segment_head)) if _keeps_linear(model, settings) else set()
     for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    for parameter in encoder:
-        parameter.requires_grad_(False)
+        parameter.requires_grad_(not (parameter in kept or (is_frozen and parameter in encoder)))
     sigma = getattr(model, "log_sigma", None)
-    if _keeps_linear(model, settings):
-        for parameter in _linear_parameters(model.segment_head):
-            parameter.requires_grad_(False)
-    others = [p for p in model.parameters() if p.requires_grad and p is not sigma]
-    groups = [{"params": others, "lr": rate, "weight_decay": settings.weight_decay}]
-    if not others:
+    learners = [p for p in model.parameters() if p.requires_grad and p is not sigma]
+    if not learners:
         raise UserError(f"{model.spec['name']} has nothing to train after its linear fit; set both phases to 0 epochs")
+    decay = {"weight_decay": settings.weight_decay}
+    groups = [
+        {"params": [p for p in learners if p not in encoder], "lr": rate, **decay},
+        {"params": [p for p in learners if p in encoder], "lr": rate * settings.encoder_rate_factor, **decay},
+    ]
     if sigma is not None:
         groups.append({"params": [sigma], "lr": rate * settings.sigma_rate_factor, "weight_decay": 0.0})
-    optimizer = torch.optim.AdamW(groups)
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]])
     optimizer.is_frozen = is_frozen
     return optimizer
 
@@ -330,22 +343,29 @@ def _encode_all(model, data):
 
 def _prepare_segment_head(model, data, settings, n_windows):
     """Set the segment head's scale from the training windows and fit its linear scores to them."""
-    batch = data.batch(torch.arange(n_windows))
+    head, batch = model.segment_head, data.batch(torch.arange(n_windows))
+    if settings.is_causal:
+        batch = _cut(batch, head.first_start, torch.Generator().manual_seed(settings.seed), N_CUTS)
     # windows without an expansion teach what "none" looks like; without any, spans are scored given that there is one
-    model.segment_head.knows_none = not bool(batch["has_expansion"].all())
+    head.knows_none.fill_(not bool(batch["has_expansion"].all()))
+    head.null_slope.fill_(1.0)
     if settings.linear_penalty is None:
-        check_starts(model.segment_head, batch["spans"])
-        if not bool(model.segment_head.start.weight.any()):
-            model.segment_head.set_scale(batch["x"])
+        check_starts(head, batch["spans"])
+        if not bool(head.start.weight.any()):
+            head.set_scale(batch["x"])
     else:
-        fit_linear(
-            model.segment_head,
-            batch,
-            settings.linear_penalty,
-            encoded=_encode_still(model, data) if _is_trained(model.segment_head) else None,
-            knows_none=model.segment_head.knows_none,
-            seed=settings.seed,
-        )
+        penalty, knows_none = settings.linear_penalty, bool(head.knows_none)
+        encoded = _encode_still(model, batch["x"]) if _is_trained(head) else None
+        options = {"encoded": encoded, "knows_none": knows_none, "n_windows": n_windows, "seed": settings.seed}
+        fit_linear(head, batch, penalty, **options)
+
+
+def _cut(batch, first_bar, generator, n_cuts=1):
+    """Return the batch with each window cut after `n_cuts` random bars from `first_bar` on."""
+    batch = {name: value.repeat_interleave(n_cuts, dim=0) for name, value in batch.items()}
+    n, time = batch["x"].shape[:2]
+    last_seen = torch.randint(first_bar, time, (n,), generator=generator).to(batch["x"].device)
+    return {**batch, "x": cut_after(batch["x"], last_seen), "last_seen": last_seen}
 
 
 def _is_trained(head):
@@ -353,10 +373,11 @@ def _is_trained(head):
     return hasattr(head, "contribution") and bool(head.contribution.weight.any())
 
 
-def _encode_still(model, data):
-    """Return every window as encoded without dropout; the model is left in eval mode."""
+@torch.no_grad()
+def _encode_still(model, x):
+    """Return windows as encoded without dropout; the model is left in eval mode."""
     model.eval()
-    return _encode_all(model, data)
+    return torch.cat([model.encode(part) for part in x.split(BLOCK)])
 
 
 def _keeps_linear(model, settings):
@@ -386,7 +407,8 @@ def _losses(model, outputs, batch, settings):
     )
     if "span_logits" in outputs:
         first = model.segment_head.first_start
-        losses[SEGMENT] = segment_loss(outputs, batch, first_start=first, knows_none=model.segment_head.knows_none)
+        knows_none = bool(model.segment_head.knows_none)
+        losses[SEGMENT] = segment_loss(outputs, batch, first_start=first, knows_none=knows_none)
     return losses
 
 
@@ -412,8 +434,11 @@ def _losses_of(model, data, settings):
     was_training = model.training
     model.eval()
     sums = {}
+    cuts = torch.Generator().manual_seed(settings.seed)  # the same in every epoch
     for rows in torch.arange(len(data.windows)).split(BLOCK):
         batch = data.batch(rows)
+        if settings.is_causal:
+            batch = _cut(batch, model.segment_head.first_start, cuts, N_CUTS)
         losses = _losses(model, model(batch["x"]), batch, settings)
         for task, loss in losses.items():
             sums[task] = sums.get(task, 0.0) + float(loss) * len(rows)

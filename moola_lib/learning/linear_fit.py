@@ -37,7 +37,9 @@ STEADY = LinearPenalty(l2=30.0, length_l2=0.1, length_roughness=30.0)
 NEAR = LinearPenalty(l2=300.0, length_l2=1.0, length_roughness=30.0)
 
 
-def fit_linear(head, batch, penalty=PLAIN, *, encoded=None, knows_none=False, seed=17, n_iterations=200):
+def fit_linear(
+    head, batch, penalty=PLAIN, *, encoded=None, knows_none=False, n_windows=None, seed=17, n_iterations=200
+):
     """Fit the scores that are linear in the features; the encoder plays no part unless `encoded` is given.
 
     Parameters
@@ -54,6 +56,9 @@ def fit_linear(head, batch, penalty=PLAIN, *, encoded=None, knows_none=False, se
         where it started.
     knows_none : bool
         See `segment_loss`.
+    n_windows : int, optional
+        How many windows the batch counts for, against the penalty; default its
+        rows. Several cuts of one window are one window.
     seed : int
         Of the small random weights that a head with two readings starts from:
         at 0 the two directions are alike, and nothing would tell them apart.
@@ -73,6 +78,7 @@ def fit_linear(head, batch, penalty=PLAIN, *, encoded=None, knows_none=False, se
     is_new = not bool(head.start.weight.any())
     if is_new:
         head.set_scale(batch["x"])
+    n_windows = len(batch["x"]) if n_windows is None else n_windows
     around = head.look_around(batch["x"])
     is_kept = {"contribution.weight", "contribution.bias"} if encoded is None else set()
     parameters = [parameter for name, parameter in head.named_parameters() if name not in is_kept]
@@ -95,7 +101,7 @@ def fit_linear(head, batch, penalty=PLAIN, *, encoded=None, knows_none=False, se
     def evaluate():
         optimizer.zero_grad(set_to_none=True)
         loss = segment_loss(head(around, encoded), batch, first_start=head.first_start, knows_none=knows_none)
-        loss = len(batch["x"]) * loss + _penalise(head, start, penalty)
+        loss = n_windows * loss + _penalise(head, start, penalty)
         loss.backward()
         losses.append(float(loss.detach()))
         return loss

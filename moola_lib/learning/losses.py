@@ -97,7 +97,8 @@ def segment_loss(outputs, batch, *, first_start=0, knows_none=False):
         `span_logits` (batch, n_states, n_starts, time) and `null_logit` (1,) of a `SegmentHead`.
     batch : dict of Tensor
         `spans` (batch, m, 2) int64, padded with -1; `type` (batch,) int64;
-        `has_expansion` (batch,) bool.
+        `has_expansion` (batch,) bool; where windows were cut, `last_seen` (batch,)
+        int64, the last bar that was shown.
     first_start : int
         Bar of the first row of starts.
     knows_none : bool
@@ -108,19 +109,66 @@ def segment_loss(outputs, batch, *, first_start=0, knows_none=False):
     Returns
     -------
     Tensor (), the mean of -log sum of p(start, end, state) over a window's expansions; 0 where nothing counts.
+
+    Notes
+    -----
+    A cut window is asked for what its bars can tell. An expansion that is over
+    counts by its cell; one that runs, by its start and state and any end to
+    come; before the first start every later start counts, of either state, and
+    with them "no expansion".
     """
     logits, spans, has = outputs["span_logits"], batch["spans"], batch["has_expansion"]
     evidence = logits.flatten(1).logsumexp(dim=1)
+    null = outputs["null_logit"].expand_as(evidence)
     rows = torch.arange(len(logits), device=logits.device)[:, None]
     is_real = spans[..., 0] >= 0
     start, end = (spans[..., 0] - first_start).clamp(min=0), spans[..., 1].clamp(min=0)
     state = torch.zeros_like(batch["type"]) if logits.shape[1] == 1 else batch["type"].clamp(max=logits.shape[1] - 1)
-    hit = logits[rows, state[:, None], start, end].masked_fill(~is_real, NEVER).logsumexp(dim=1)
+    if "last_seen" in batch:
+        is_right, is_waiting = cells_in_sight(spans, state, batch["last_seen"], logits.shape[1:], first_start)
+        hit = logits.masked_fill(~is_right, NEVER).flatten(1).logsumexp(dim=1)
+    else:
+        hit, is_waiting = logits[rows, state[:, None], start, end].masked_fill(~is_real, NEVER).logsumexp(dim=1), ~has
     if not knows_none:
         return _mean_where(evidence - hit, has)
-    null = outputs["null_logit"].expand_as(evidence)
-    total = torch.logaddexp(evidence, null)
-    return (total - torch.where(has, hit, null)).mean()
+    hit = torch.where(is_waiting, torch.logaddexp(hit, null), hit)
+    return (torch.logaddexp(evidence, null) - hit).mean()
+
+
+def cells_in_sight(spans, state, last_seen, shape, first_start=0):
+    """Return the cells that agree with what a window shows up to a bar.
+
+    Parameters
+    ----------
+    spans : Tensor (batch, m, 2), int64
+        Padded with -1.
+    state : Tensor (batch,), int64
+    last_seen : Tensor (batch,), int64
+    shape : (int, int, int)
+        States, starts, bars.
+    first_start : int
+        Bar of the first start.
+
+    Returns
+    -------
+    is_right : Tensor (batch, n_states, n_starts, time), bool
+        Cells of expansions that have started: all ends after `last_seen` for one
+        that runs. Where none has, all later starts of any state.
+    is_waiting : Tensor (batch,), bool
+        No expansion has started by `last_seen`.
+    """
+    n_states, n_starts, time = shape
+    device, t = spans.device, last_seen[:, None]
+    starts, ends = torch.arange(n_starts, device=device) + first_start, torch.arange(time, device=device)
+    start, end = spans.unbind(dim=2)
+    has_started = (start >= 0) & (start <= t)
+    is_start = (starts == start.unsqueeze(2)) & has_started.unsqueeze(2)
+    is_end = torch.where((end <= t).unsqueeze(2), ends == end.unsqueeze(2), ends > t.unsqueeze(2))
+    known = (is_start.unsqueeze(3) & is_end.unsqueeze(2)).any(dim=1)
+    is_waiting = ~has_started.any(dim=1)
+    later = ((starts > t) & is_waiting.unsqueeze(1)).unsqueeze(2).expand(-1, -1, time)
+    is_own = torch.arange(n_states, device=device) == state.unsqueeze(1)
+    return (is_own[:, :, None, None] & known.unsqueeze(1)) | later.unsqueeze(1), is_waiting
 
 
 def masked_huber(predicted, target, is_masked, *, scale=None, delta=1.0):

@@ -24,7 +24,8 @@ def predict_windows(model, gather, places, *, batch_size=256):
         and `length` (n,) in [0, 1], `inside_probability` (n, time) and
         `countdown` (n, time) in bars; and `is_valid` (n, time) bool. A segment
         posterior adds `span_probability` (n, time, time) of (start, end) given an
-        expansion, and `log_odds` (n,), log P(expansion) / P(none) in nats; where
+        expansion, and `log_odds` (n,), log P(expansion) / P(none) in nats, which
+        only ranks windows while the head's `knows_none` is False; where
         the notes' heads are off, the others are its marginals: mean centre and
         length, and the median countdown.
     """
@@ -32,20 +33,51 @@ def predict_windows(model, gather, places, *, batch_size=256):
     parts = []
     for part in torch.as_tensor(places).split(batch_size):
         x, is_valid = gather(part)
-        outputs = model(x)
-        row = {"is_valid": is_valid}
-        if "type_logits" in outputs:
-            row["type_probability"] = outputs["type_logits"].softmax(dim=1)
-        if "pointers" in outputs:
-            row["centre"], row["length"] = outputs["pointers"].unbind(dim=1)
-        if "inside_logits" in outputs:
-            row["inside_probability"] = outputs["inside_logits"].sigmoid()
-        if "countdown" in outputs:
-            row["countdown"] = outputs["countdown"] * COUNTDOWN_CLIP_BARS
-        if "span_logits" in outputs:
-            row = read_posterior(outputs, model.segment_head.first_start) | row
-        parts.append(row)
+        parts.append({**read_outputs(model, model(x)), "is_valid": is_valid})
     return {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
+
+
+@torch.no_grad()
+def answer_so_far(model, x):
+    """Return what a model says of windows that were cut: the `answer` that `evaluation.causal` asks for.
+
+    Parameters
+    ----------
+    model : Module
+    x : Tensor (batch, time, feature), float32
+        On the model's device, 0 after the last bar that is seen.
+
+    Returns
+    -------
+    dict of Tensor
+        On the CPU: `inside_probability` (batch, time), and with a segment
+        posterior `start_probability` (batch, time). Where it knows "no
+        expansion" both count that in; else they are given that there is one.
+    """
+    answers = read_outputs(model.eval(), model(x))
+    found = {"inside_probability": answers["inside_probability"]}
+    if "span_probability" in answers:
+        found["start_probability"] = answers["span_probability"].sum(dim=2)
+        if model.segment_head.knows_none:
+            has = answers["log_odds"].sigmoid()[:, None]
+            found = {name: value * has for name, value in found.items()}
+    return {name: value.cpu() for name, value in found.items()}
+
+
+def read_outputs(model, outputs):
+    """Return a model's raw outputs in plain units, dict of Tensor: see `predict_windows`."""
+    found = {}
+    if "type_logits" in outputs:
+        found["type_probability"] = outputs["type_logits"].softmax(dim=1)
+    if "pointers" in outputs:
+        found["centre"], found["length"] = outputs["pointers"].unbind(dim=1)
+    if "inside_logits" in outputs:
+        found["inside_probability"] = outputs["inside_logits"].sigmoid()
+    if "countdown" in outputs:
+        found["countdown"] = outputs["countdown"] * COUNTDOWN_CLIP_BARS
+    if "span_logits" in outputs:
+        found = read_posterior(outputs, model.segment_head.first_start) | found
+    return found
 
 
 def read_posterior(outputs, first_start=0):
@@ -54,7 +86,7 @@ def read_posterior(outputs, first_start=0):
     Parameters
     ----------
     outputs : dict of Tensor
-        `span_logits` (batch, n_states, n_starts, time) and `null_logit` (1,).
+        `span_logits` (batch, n_states, n_starts, time), `null_logit` and `null_slope` (1,).
     first_start : int
         Bar of the first row of starts.
 
@@ -76,7 +108,7 @@ def read_posterior(outputs, first_start=0):
     median = (start.cumsum(dim=1) >= 0.5).float().argmax(dim=1, keepdim=True)
     found = {
         "span_probability": full,
-        "log_odds": evidence - outputs["null_logit"],
+        "log_odds": outputs["null_slope"] * (evidence - outputs["null_logit"]),
         # begun by bar t, less ended before it
         "inside_probability": (start.cumsum(dim=1) - end.cumsum(dim=1) + end).clamp(0, 1),
         "countdown": (median - bars).clamp(-COUNTDOWN_CLIP_BARS, COUNTDOWN_CLIP_BARS),

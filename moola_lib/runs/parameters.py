@@ -156,26 +156,54 @@ class FineTuning(NotebookParameters, Compute):
     """04: does it find expansions better than every simple baseline, and does pre-training help?"""
 
     model: LocaliserName = Field("jade", description="the model that takes the pre-trained encoder")
+    heads: Literal["segment", "notes", "both"] = Field(
+        "segment", description="a posterior over spans, the notes' four heads, or both"
+    )
     dropout: float = Field(0.2, ge=0, lt=1, description="between LSTM layers")
     head_dropout: float = Field(0.2, ge=0, lt=1, description="before the heads")
     n_folds: int = Field(5, ge=2, le=50, description="cross-validation folds, whole trading days each")
+    n_repeats: int = Field(1, ge=1, le=100, description="times that folds are cut, their borders shifted")
+    n_seeds: int = Field(1, ge=1, le=100, description="seeds of each arm; several are averaged in the ensemble")
+    reserved_frac: float = Field(0.2, ge=0, le=0.5, description="last labelled days that folds leave untouched")
+    exam: bool = Field(False, description="the final figures: train on all days but the reserved, test on those")
     max_samples: int | None = Field(None, ge=20, description="most labelled windows to use; null: all")
-    n_frozen_epochs: int = Field(10, ge=0, le=1000, description="phase 1: encoder frozen")
-    n_unfrozen_epochs: int = Field(25, ge=0, le=1000, description="phase 2: all parameters")
+    n_frozen_epochs: int = Field(6, ge=0, le=1000, description="phase 1: encoder frozen")
+    n_unfrozen_epochs: int = Field(8, ge=0, le=1000, description="phase 2: all parameters")
     n_pointer_epochs: int = Field(0, ge=0, le=1000, description="first epochs on the pointers alone")
-    frozen_learning_rate: Rate = Field(5e-3, description="phase 1")
-    unfrozen_learning_rate: Rate = Field(3e-3, description="phase 2")
-    batch_size: int = Field(8, ge=1, le=65_536, description="windows per step")
+    frozen_learning_rate: Rate = Field(3e-3, description="phase 1")
+    unfrozen_learning_rate: Rate = Field(2e-3, description="phase 2")
+    encoder_rate_factor: float = Field(1.0, gt=0, le=1, description="of the encoder's rate in phase 2")
+    n_permutations: int = Field(19, ge=0, le=9999, description="labels moved between days, with refit; 0: none")
+    batch_size: int = Field(16, ge=1, le=65_536, description="windows per step")
     weight_decay: float = Field(1e-4, ge=0, le=1, description="AdamW")
     clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
-    balance: StrategyName = Field("manual", description="how the tasks' losses are combined")
+    balance: StrategyName = Field("manual", description="how the losses of the notes' heads are combined")
     countdown_unit: Literal["scaled", "bars"] = Field("scaled", description="countdown loss on /20, or on bars")
     focal_gamma: float = Field(0.0, ge=0, le=10, description="focal loss of the state; 0: cross-entropy")
-    is_class_balanced: bool = Field(True, description="draw windows with weight 1 / class count")
+    is_class_balanced: bool = Field(False, description="draw windows with weight 1 / class count")
     time_warp_probability: Fraction = Field(0.0, description="off by default")
     validation_frac: float = Field(0.15, ge=0, le=0.5, description="of a training fold, to choose the epoch")
-    decoder: Literal["inside", "pointers", "countdown"] = Field("inside", description="what spans are read from")
+    decoder: Literal["segment", "inside", "pointers", "countdown"] = Field(
+        "segment", description="what spans are read from"
+    )
+    n_lstm_epochs: int = Field(4, ge=0, le=1000, description="of simple_lstm, a baseline of record; 0: leave it out")
+    lstm_hidden_size: int = Field(24, ge=4, le=1024, description="its units per direction")
+    label_sizes: list[int] = Field([20, 40, 80], description="numbers of labels for the learning curve")
+    n_label_draws: int = Field(1, ge=1, le=100, description="random draws of each number of labels")
+    alarm_recall: float = Field(0.8, gt=0, le=1, description="recall at which false alarms are counted")
+    causal_stride_bars: int = Field(5, ge=1, le=35, description="bars between two answers in the causal section")
+    n_causal_folds: int = Field(1, ge=1, le=50, description="last folds that the causal section is made of")
+    n_skill_windows: int = Field(4000, ge=100, le=100_000, description="test windows of the bare law")
+    n_workers: int | None = Field(None, ge=1, le=256, description="processes for the fits; null: one per core")
     n_bootstrap: int = Field(500, ge=100, le=100_000, description="resamples of days for intervals")
+
+    @model_validator(mode="after")
+    def _check_decoder(self):
+        if self.decoder == "segment" and self.heads == "notes":
+            raise ValueError(
+                "decoder segment needs the segment head; set heads to segment or both, or decoder to inside"
+            )
+        return self
 
 
 class LossBalance(NotebookParameters, Compute):

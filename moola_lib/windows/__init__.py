@@ -2,11 +2,13 @@
 
 from moola_lib.windows.folds import (
     Fold,
+    describe_folds,
     grouped_folds,
     last_days_fold,
     repeated_folds,
     reserve_last_days,
     reserved_fold,
+    subset_folds,
 )
 from moola_lib.windows.places import LabelledWindows, place_labels, window_places
 from moola_lib.windows.splits import Split, split_by_time, without_days
@@ -15,6 +17,7 @@ __all__ = [
     "Fold",
     "LabelledWindows",
     "Split",
+    "describe_folds",
     "grouped_folds",
     "last_days_fold",
     "place_labels",
@@ -22,6 +25,7 @@ __all__ = [
     "reserve_last_days",
     "reserved_fold",
     "split_by_time",
+    "subset_folds",
     "window_places",
     "without_days",
 ]

@@ -1,6 +1,6 @@
 """Cross-validation folds that share no trading day and no bar."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -302,3 +302,30 @@ def _nearest(values, others):
     return np.minimum(
         np.abs(values - others[np.maximum(at - 1, 0)]), np.abs(values - others[np.minimum(at, len(others) - 1)])
     )
+
+
+def subset_folds(fold, sizes, *, n_draws=1, seed=17):
+    """Thin out a fold's training windows, to see what a number of labels is worth.
+
+    Parameters
+    ----------
+    fold : Fold
+    sizes : sequence of int
+        Training windows wanted; sizes that the fold does not have are left out.
+    n_draws : int
+        Random draws of each size. Smaller draws are parts of larger ones.
+    seed : int
+
+    Returns
+    -------
+    list of (int, Fold)
+        The size, and the fold with that many training windows, in time order.
+    """
+    rng = np.random.default_rng(seed)
+    orders = [rng.permutation(fold.train) for _ in range(n_draws)]
+    return [
+        (size, replace(fold, train=np.sort(order[:size])))
+        for size in sizes
+        if size <= len(fold.train)
+        for order in orders
+    ]

@@ -1,4 +1,4 @@
-"""Fit the linear part of a segment head to labelled windows: a convex problem, solved to its end by L-BFGS."""
+"""Fit the linear part of a segment head to labelled windows: by L-BFGS, to within a fraction of a nat."""
 
 from dataclasses import dataclass
 
@@ -38,7 +38,7 @@ NEAR = LinearPenalty(l2=300.0, length_l2=1.0, length_roughness=30.0)
 
 
 def fit_linear(
-    head, batch, penalty=PLAIN, *, encoded=None, knows_none=False, n_windows=None, seed=17, n_iterations=200
+    head, batch, penalty=PLAIN, *, encoded=None, knows_none=False, n_windows=None, seed=17, n_iterations=80
 ):
     """Fit the scores that are linear in the features; the encoder plays no part unless `encoded` is given.
 

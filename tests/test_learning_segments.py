@@ -194,7 +194,9 @@ def test_the_fit_equals_a_plain_dense_model():
     x[torch.arange(12), start, 0] += 1.5
     batch = {"x": x, "spans": torch.stack([start, end], dim=1)[:, None], "type": torch.zeros(12, dtype=torch.int64)}
     batch["has_expansion"] = torch.ones(12, dtype=torch.bool)
-    head = SegmentHead(2, lead_bars=lead, contrast_bars=(), start_range=(first, last), window_bars=n_bars)
+    head = SegmentHead(
+        2, lead_bars=lead, contrast_bars=(), outer_bars=(), start_range=(first, last), window_bars=n_bars
+    )
     fit_linear(head, batch, LinearPenalty(l2=0.7, length_l2=0.4), n_iterations=500)
 
     bars = ((x - x.flatten(0, 1).mean(dim=0)) / x.flatten(0, 1).std(dim=0)).double()

@@ -56,6 +56,10 @@ def plain_scores(head, x):
     bars = (np.concatenate([x, signed], axis=1) - value["mean"]) / value["scale"]
     bars[~(x != 0).any(axis=1)] = 0.0
 
+    def outside(column, t, step, width):
+        away = column[max(t - width, 0) : t] if step > 0 else column[t + 1 : t + 1 + width]
+        return away.mean() if len(away) else 0
+
     def around(t, step):
         """What an edge at bar t reads, looking into the expansion: forward from a start, backward from an end."""
         columns = []
@@ -63,8 +67,8 @@ def plain_scores(head, x):
             own = [column[min(max(t + step * k, 0), n_bars - 1)] for k in range(-lead, lead + 1)]
             for width in widths:
                 into = column[t : t + width] if step > 0 else column[max(t + 1 - width, 0) : t + 1]
-                away = column[max(t - width, 0) : t] if step > 0 else column[t + 1 : t + 1 + width]
-                own.append((into.mean() if len(into) else 0) - (away.mean() if len(away) else 0))
+                own.append((into.mean() if len(into) else 0) - outside(column, t, step, width))
+            own += [outside(column, t, step, width) for width in head.outer_bars]
             columns.append(own)
         return np.ravel(columns) / value["around_scale"]
 
@@ -79,7 +83,13 @@ def plain_scores(head, x):
     return scores
 
 
-OPTIONS = {"lead_bars": 2, "contrast_bars": (1, 3), "window_bars": N_BARS, "start_range": (0, N_BARS - 1)}
+OPTIONS = {
+    "lead_bars": 2,
+    "contrast_bars": (1, 3),
+    "outer_bars": (2,),
+    "window_bars": N_BARS,
+    "start_range": (0, N_BARS - 1),
+}
 
 
 @pytest.mark.parametrize("n_states", [1, 2])
@@ -159,7 +169,7 @@ def test_every_answer_is_a_marginal_of_the_one_distribution():
         np.testing.assert_allclose(found["countdown"][row], median - np.arange(N_BARS))
         assert found["centre"][row] == pytest.approx(centre, abs=1e-5)
         assert found["length"][row] == pytest.approx(length, abs=1e-5)
-        assert found["log_odds"][row] == pytest.approx(evidence - outputs["null_logit"].item(), abs=1e-5)
+        assert found["log_odds"][row] == pytest.approx(evidence - outputs["null_logit"].item(), abs=1e-5)  # of slope 1
 
 
 def test_the_countdown_is_clipped_as_its_target_is():

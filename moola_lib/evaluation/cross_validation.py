@@ -121,7 +121,8 @@ def run_fold(
         on_epoch=on_epoch,
     )
     calibration = None
-    if validation is not None and hasattr(model, "segment_head"):
+    # a causal arm answers cut windows: how sure whole ones may be is not its question
+    if validation is not None and hasattr(model, "segment_head") and not arm.settings.is_causal:
         calibration = fit_temperature(model, gather, validation)
     outputs = predict_windows(model, gather, test.place)
     threshold = 0.5

@@ -65,17 +65,18 @@ def fit_temperature(model, gather, windows):
 def fit_null(model, gather, windows, ordinary):
     """Set the score of "no expansion" by windows of ordinary tape, where the labels hold none.
 
-    The odds of an expansion are the summed evidence of all spans against one
-    number, and that number is set by logistic regression between labelled and
-    ordinary windows, each side counting half: at log-odds 0 a window looks as
-    much like the one as like the other. Where expansions are rarer, take the
-    log of their odds off.
+    The log-odds of an expansion become slope * (evidence - null), a logistic
+    regression between labelled and ordinary windows on the evidence, the log of
+    all spans' summed scores. Each side counts half: at log-odds 0 a window looks
+    as much like the one as like the other. Where expansions are rarer, subtract
+    the log of how many times. The slope is needed because training given an
+    expansion compares the spans of one window, never two windows.
 
     Parameters
     ----------
     model : Module with `segment_head`
-        Left with `segment_head.null` set and `knows_none` True. What it says given
-        an expansion does not change.
+        Left with `segment_head.null` and `null_slope` set and `knows_none` True.
+        What it says given an expansion does not change. Fit the temperature first.
     gather : WindowGatherer
     windows : LabelledWindows
         Of the training fold. Better held out of training: the evidence of
@@ -86,10 +87,8 @@ def fit_null(model, gather, windows, ordinary):
     Returns
     -------
     dict
-        `null`; `auc`, the share of (labelled, ordinary) pairs in which the labelled
-        window has the higher evidence; `slope`, which a regression with a free
-        slope would give the evidence (below 1: the odds claim too much);
-        `n_labelled`, `n_ordinary`.
+        `null` and `slope`; `auc`, the share of (labelled, ordinary) pairs in which
+        the labelled window has the higher evidence; `n_labelled`, `n_ordinary`.
 
     Raises
     ------
@@ -99,10 +98,11 @@ def fit_null(model, gather, windows, ordinary):
     Notes
     -----
     Ordinary windows are unlabelled, not empty: a labeller who stopped after a
-    few a day left expansions among them. With a share c of such windows the
-    null is too high by at most about -log(1 - c) nats and alarms on them are
-    counted as false though they are not. The ranking of windows, and with it
-    the alarms at a given recall, does not depend on the null.
+    few a day left expansions among them. The two sides then look more alike
+    than they are: the slope comes out too flat, the odds too near to even, and
+    alarms on those windows are counted as false though they are not. Which
+    windows rank above which, and with it the alarms at a given recall, does not
+    depend on null and slope.
     """
     head, known = model.segment_head, windows.place[windows.has_expansion]
     if len(known) == 0 or len(ordinary) == 0:
@@ -114,10 +114,10 @@ def fit_null(model, gather, windows, ordinary):
     z = torch.cat(evidence)
     is_known = torch.cat([torch.ones_like(evidence[0]), torch.zeros_like(evidence[1])])
     share = torch.cat([torch.full_like(part, 0.5 / len(part)) for part in evidence])
-    null, _ = _fit_logistic(z, is_known, share, has_slope=False)
-    _, slope = _fit_logistic(z, is_known, share, has_slope=True)
+    null, slope = _fit_logistic(z, is_known, share)
     with torch.no_grad():
         head.null.fill_(null * float(head.temperature))
+        head.null_slope.fill_(slope)
         head.knows_none.fill_(True)
     above = evidence[0][:, None] - evidence[1]
     auc = float(((above > 0).double() + 0.5 * (above == 0).double()).mean())
@@ -152,24 +152,21 @@ def _span_targets(windows, device):
     return {name: torch.as_tensor(value).to(device) for name, value in columns.items()}
 
 
-def _fit_logistic(z, is_known, share, *, has_slope):
-    """Return (null, slope) of the weighted logistic regression on slope * (z - null), slope 1 unless it is free."""
+def _fit_logistic(z, is_known, share):
+    """Return (null, slope) of the weighted logistic regression on slope * (z - null)."""
     centre, spread = float(z.mean()), max(float(z.std()), 1e-6)
     # standardised, so that L-BFGS sees a round bowl; a little ridge, since the sides may not overlap at all
     u = (z - centre) / spread
-    offset = torch.zeros((), dtype=z.dtype, device=z.device, requires_grad=True)
-    slope = torch.full_like(offset, spread).requires_grad_(has_slope)
-    parameters = [offset, slope] if has_slope else [offset]
-    optimizer = torch.optim.LBFGS(parameters, max_iter=100, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
+    slope, offset = (torch.tensor(start, dtype=z.dtype, device=z.device, requires_grad=True) for start in (1.0, 0.0))
+    optimizer = torch.optim.LBFGS([slope, offset], max_iter=100, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
 
     def evaluate():
         optimizer.zero_grad(set_to_none=True)
         loss = functional.binary_cross_entropy_with_logits(slope * u - offset, is_known, weight=share, reduction="sum")
-        if has_slope:
-            loss = loss + 1e-4 * slope**2
+        loss = loss + 1e-4 * slope**2
         loss.backward()
         return loss
 
     optimizer.step(evaluate)
-    slope = float(slope.detach())
-    return centre + float(offset.detach()) / slope * spread, slope / spread
+    slope, offset = float(slope.detach()), float(offset.detach())
+    return centre + offset / slope * spread, slope / spread

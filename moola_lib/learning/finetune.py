@@ -347,6 +347,7 @@ def _prepare_segment_head(model, data, settings, n_windows):
         batch = _cut(batch, head.first_start, torch.Generator().manual_seed(settings.seed), N_CUTS)
     # windows without an expansion teach what "none" looks like; without any, spans are scored given that there is one
     head.knows_none.fill_(not bool(batch["has_expansion"].all()))
+    head.null_slope.fill_(1.0)
     if settings.linear_penalty is None:
         check_starts(head, batch["spans"])
         if not bool(head.start.weight.any()):

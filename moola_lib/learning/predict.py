@@ -86,7 +86,7 @@ def read_posterior(outputs, first_start=0):
     Parameters
     ----------
     outputs : dict of Tensor
-        `span_logits` (batch, n_states, n_starts, time) and `null_logit` (1,).
+        `span_logits` (batch, n_states, n_starts, time), `null_logit` and `null_slope` (1,).
     first_start : int
         Bar of the first row of starts.
 
@@ -108,7 +108,7 @@ def read_posterior(outputs, first_start=0):
     median = (start.cumsum(dim=1) >= 0.5).float().argmax(dim=1, keepdim=True)
     found = {
         "span_probability": full,
-        "log_odds": evidence - outputs["null_logit"],
+        "log_odds": outputs["null_slope"] * (evidence - outputs["null_logit"]),
         # begun by bar t, less ended before it
         "inside_probability": (start.cumsum(dim=1) - end.cumsum(dim=1) + end).clamp(0, 1),
         "countdown": (median - bars).clamp(-COUNTDOWN_CLIP_BARS, COUNTDOWN_CLIP_BARS),

@@ -16,8 +16,8 @@ NEVER = -1e30  # the score of what cannot be: its probability is exactly 0, and 
 class SegmentHead(nn.Module):
     """Scores of every (state, start, end): a start's, an end's, every bar's inside, and the length's.
 
-    A start's score is linear in the standardised columns of the bars around it
-    and in how their means differ after it from before; an end's reads the same,
+    A start's score is linear in the standardised columns of the bars around it,
+    in how their means differ after it from before, and in the means before it; an end's reads the same,
     mirrored in time. What the encoder adds starts at nothing. A market may also
     be read upside down: the same scores of the turned window stand for
     expansions that point the other way, and the two are summed, so that what is
@@ -35,6 +35,9 @@ class SegmentHead(nn.Module):
         Bars before and after an edge that its score reads one by one.
     contrast_bars : sequence of int
         Widths of the means after an edge that are set against those before.
+    outer_bars : sequence of int
+        Widths of the means outside an edge, before a start and after an end, that
+        are read by themselves: the state before shows there.
     start_range : (int, int)
         First and last bar at which an expansion may start.
     upside_down : list of [int, float, float], optional
@@ -64,6 +67,7 @@ class SegmentHead(nn.Module):
         n_states=1,
         lead_bars=5,
         contrast_bars=(1, 3, 6, 12, 24),
+        outer_bars=(10, 20),
         start_range=(0, WINDOW_BARS - 1),
         upside_down=None,
         dropout=0.0,
@@ -74,12 +78,13 @@ class SegmentHead(nn.Module):
         if not 0 <= first <= last < window_bars:
             raise UserError(f"starts {first} to {last} are not inside a window of {window_bars} bars")
         self.first_start, self.last_start = int(first), int(last)
-        self.n_states, self.lead_bars, self.contrast_bars = n_states, lead_bars, tuple(contrast_bars)
+        self.n_states, self.lead_bars = n_states, lead_bars
+        self.contrast_bars, self.outer_bars = tuple(contrast_bars), tuple(outer_bars)
         self.upside_down, self.window_bars = upside_down, window_bars
         turning = enumerate(upside_down or ())
         self.signed = [k for k, (source, sign, offset) in turning if (source, sign, offset) == (k, -1, 0)]
         n_columns = n_features + len(self.signed)
-        n_around = 2 * lead_bars + 1 + len(self.contrast_bars)
+        n_around = 2 * lead_bars + 1 + len(self.contrast_bars) + len(self.outer_bars)
         self.start = nn.Linear(n_columns * n_around, n_states)
         self.end = nn.Linear(n_columns * n_around, 1, bias=False)
         self.inside = nn.Linear(n_columns, 1)
@@ -94,7 +99,9 @@ class SegmentHead(nn.Module):
         self.register_buffer("scale", torch.ones(n_columns))
         self.register_buffer("around_scale", torch.ones(n_columns * n_around))
         self.register_buffer("temperature", torch.ones(1))
-        # whether `null` was fitted, so that the odds of an expansion mean something
+        # of the odds of an expansion in the evidence; not 1 only where ordinary windows set it, after training
+        self.register_buffer("null_slope", torch.ones(1))
+        # whether `null` was fitted, so that these odds mean something
         self.register_buffer("knows_none", torch.zeros((), dtype=torch.bool))
 
     @property
@@ -138,12 +145,16 @@ class SegmentHead(nn.Module):
         lead = self.lead_bars
         padded = functional.pad(bars.flatten(0, 1).transpose(1, 2), (lead, lead), mode="replicate")
         around = padded.unfold(2, 2 * lead + 1, 1).transpose(1, 2).unflatten(0, bars.shape[:2])
-        at_start, at_end = [around], [around.flip(-1)]
+        at_start, at_end = list(around.unbind(-1)), list(around.flip(-1).unbind(-1))
         for width in self.contrast_bars:
-            contrast = _contrast(bars, width).unsqueeze(-1)
-            at_start.append(contrast[:, :, :-1])
-            at_end.append(-contrast[:, :, 1:])
-        at_start, at_end = torch.cat(at_start, dim=-1), torch.cat(at_end, dim=-1)
+            before, after = _means_beside(bars, width)
+            at_start.append((after - before)[:, :, :-1])
+            at_end.append((before - after)[:, :, 1:])
+        for width in self.outer_bars:
+            before, after = _means_beside(bars, width)
+            at_start.append(before[:, :, :-1])
+            at_end.append(after[:, :, 1:])
+        at_start, at_end = torch.stack(at_start, dim=-1), torch.stack(at_end, dim=-1)
         return at_start.flatten(3) / self.around_scale, at_end.flatten(3) / self.around_scale, bars
 
     def forward(self, around, encoded=None):
@@ -160,7 +171,7 @@ class SegmentHead(nn.Module):
         dict of Tensor
             `span_logits` (batch, n_states, n_starts, time), NEVER where the end
             comes before the start; `null_logit` (1,), the score of a window
-            without an expansion.
+            without an expansion; `null_slope` (1,).
         """
         at_start, at_end, bars = around
         start, end, inside = self.start(at_start), self.end(at_end), self.inside(bars)
@@ -170,7 +181,8 @@ class SegmentHead(nn.Module):
         spans = self._join(*(part.transpose(2, 3) for part in (start, end, inside)))
         # either direction will do: their probabilities add
         logits = spans[:, 0] if self.n_readings == 1 else torch.logaddexp(spans[:, 0], spans[:, 1])
-        return {"span_logits": logits / self.temperature, "null_logit": self.null / self.temperature}
+        null_logit = self.null / self.temperature
+        return {"span_logits": logits / self.temperature, "null_logit": null_logit, "null_slope": self.null_slope}
 
     @torch.no_grad()
     def set_scale(self, x):
@@ -227,7 +239,7 @@ class LinearSegments(nn.Module):
     ----------
     n_features, n_classes : int
         One class: the state before is not told apart.
-    lead_bars, contrast_bars, start_range, upside_down
+    lead_bars, contrast_bars, outer_bars, start_range, upside_down
         As for SegmentHead; by default a plain one, which reads 5 bars to either side and nothing else.
     """
 
@@ -238,6 +250,7 @@ class LinearSegments(nn.Module):
         *,
         lead_bars=5,
         contrast_bars=(),
+        outer_bars=(),
         start_range=(0, WINDOW_BARS - 1),
         upside_down=None,
     ):
@@ -247,6 +260,7 @@ class LinearSegments(nn.Module):
             n_states=n_classes,
             lead_bars=lead_bars,
             contrast_bars=contrast_bars,
+            outer_bars=outer_bars,
             start_range=start_range,
             upside_down=upside_down,
         )
@@ -261,14 +275,14 @@ class LinearSegments(nn.Module):
         return self.segment_head(self.segment_head.look_around(x))
 
 
-def _contrast(bars, width):
-    """Return the mean of `width` bars after each border less that before it, (batch, reading, time + 1, column)."""
+def _means_beside(bars, width):
+    """Return the means of `width` bars before and after each border, two (batch, reading, time + 1, column)."""
     n_bars = bars.shape[2]
     total = functional.pad(bars.cumsum(dim=2), (0, 0, 1, 0))
     border = torch.arange(n_bars + 1, device=bars.device)
     last, first = (border + width).clamp(max=n_bars), (border - width).clamp(min=0)
-    after = (total[:, :, last] - total) / (last - border).clamp(min=1)[:, None]
-    return after - (total - total[:, :, first]) / (border - first).clamp(min=1)[:, None]
+    before = (total - total[:, :, first]) / (border - first).clamp(min=1)[:, None]
+    return before, (total[:, :, last] - total) / (last - border).clamp(min=1)[:, None]
 
 
 def _or_one(deviation):

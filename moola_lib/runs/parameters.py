@@ -192,6 +192,8 @@ class FineTuning(NotebookParameters, Compute):
     n_label_draws: int = Field(1, ge=1, le=100, description="random draws of each number of labels")
     alarm_recall: float = Field(0.8, gt=0, le=1, description="recall at which false alarms are counted")
     causal_stride_bars: int = Field(5, ge=1, le=35, description="bars between two answers in the causal section")
+    n_causal_folds: int = Field(1, ge=1, le=50, description="last folds that the causal section is made of")
+    n_skill_windows: int = Field(4000, ge=100, le=100_000, description="test windows of the bare law")
     n_workers: int | None = Field(None, ge=1, le=256, description="processes for the fits; null: one per core")
     n_bootstrap: int = Field(500, ge=100, le=100_000, description="resamples of days for intervals")
 

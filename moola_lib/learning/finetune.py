@@ -52,8 +52,9 @@ class FinetuneSettings:
         Draw windows with weight 1 / class count.
     linear_penalty : LinearPenalty or None
         A segment head's linear scores are fitted first, by L-BFGS, and then kept.
-        None: they are trained with everything else, as they must be where the
-        head was trained before (see `learning.amortise`).
+        None: they are trained with everything else. Where the head was trained
+        before (see `learning.amortise`), what its encoder says is part of the
+        fit, which begins from there; NEAR is the penalty for that.
     is_causal : bool
         Train on windows cut after a random bar, a new one each time, so that the
         posterior learns to answer from the bars so far; see `segment_loss`.
@@ -352,14 +353,11 @@ def _prepare_segment_head(model, data, settings, n_windows):
         check_starts(head, batch["spans"])
         if not bool(head.start.weight.any()):
             head.set_scale(batch["x"])
-    elif _is_trained(head):
-        raise UserError(
-            f"{model.spec['name']} comes with a trained segment head, whose linear scores and encoder go together; "
-            "set linear_penalty to None, and both are trained on"
-        )
     else:
         penalty, knows_none = settings.linear_penalty, bool(head.knows_none)
-        fit_linear(head, batch, penalty, knows_none=knows_none, n_windows=n_windows, seed=settings.seed)
+        encoded = _encode_still(model, batch["x"]) if _is_trained(head) else None
+        options = {"encoded": encoded, "knows_none": knows_none, "n_windows": n_windows, "seed": settings.seed}
+        fit_linear(head, batch, penalty, **options)
 
 
 def _cut(batch, first_bar, generator, n_cuts=1):
@@ -373,6 +371,13 @@ def _cut(batch, first_bar, generator, n_cuts=1):
 def _is_trained(head):
     """Tell whether a segment head comes with a contribution of its encoder, which starts at nothing."""
     return hasattr(head, "contribution") and bool(head.contribution.weight.any())
+
+
+@torch.no_grad()
+def _encode_still(model, x):
+    """Return windows as encoded without dropout; the model is left in eval mode."""
+    model.eval()
+    return torch.cat([model.encode(part) for part in x.split(BLOCK)])
 
 
 def _keeps_linear(model, settings):

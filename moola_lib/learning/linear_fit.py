@@ -33,10 +33,14 @@ class LinearPenalty:
 PLAIN = LinearPenalty()
 # Chosen on simulated windows of other seeds than those that are reported (reports/LOG.md).
 STEADY = LinearPenalty(l2=30.0, length_l2=0.1, length_roughness=30.0)
+# For a head that was trained on simulated labels: stay near what it knows.
+NEAR = LinearPenalty(l2=300.0, length_l2=1.0, length_roughness=30.0)
 
 
-def fit_linear(head, batch, penalty=PLAIN, *, knows_none=False, n_windows=None, seed=17, n_iterations=200):
-    """Fit the scores that are linear in the features; the encoder plays no part.
+def fit_linear(
+    head, batch, penalty=PLAIN, *, encoded=None, knows_none=False, n_windows=None, seed=17, n_iterations=200
+):
+    """Fit the scores that are linear in the features; the encoder plays no part unless `encoded` is given.
 
     Parameters
     ----------
@@ -46,6 +50,10 @@ def fit_linear(head, batch, penalty=PLAIN, *, knows_none=False, n_windows=None, 
         All training windows: `x` (n, time, feature), `spans` (n, m, 2), `type`
         (n,), `has_expansion` (n,).
     penalty : LinearPenalty
+    encoded : Tensor (n, n_readings, time, width), optional
+        What a trained encoder says of the windows. Its contribution is then
+        part of the scores and fitted with them, held by the same penalty to
+        where it started.
     knows_none : bool
         See `segment_loss`.
     n_windows : int, optional
@@ -72,7 +80,8 @@ def fit_linear(head, batch, penalty=PLAIN, *, knows_none=False, n_windows=None, 
         head.set_scale(batch["x"])
     n_windows = len(batch["x"]) if n_windows is None else n_windows
     around = head.look_around(batch["x"])
-    parameters = [p for name, p in head.named_parameters() if not name.startswith("contribution")]
+    is_kept = {"contribution.weight", "contribution.bias"} if encoded is None else set()
+    parameters = [parameter for name, parameter in head.named_parameters() if name not in is_kept]
     start = {name: value.detach().clone() for name, value in head.named_parameters()}
     if is_new and head.n_readings > 1:
         generator = torch.Generator().manual_seed(seed)
@@ -91,7 +100,7 @@ def fit_linear(head, batch, penalty=PLAIN, *, knows_none=False, n_windows=None, 
 
     def evaluate():
         optimizer.zero_grad(set_to_none=True)
-        loss = segment_loss(head(around), batch, first_start=head.first_start, knows_none=knows_none)
+        loss = segment_loss(head(around, encoded), batch, first_start=head.first_start, knows_none=knows_none)
         loss = n_windows * loss + _penalise(head, start, penalty)
         loss.backward()
         losses.append(float(loss.detach()))
@@ -127,6 +136,8 @@ def _penalise(head, start, penalty):
     moved = {name: value - start[name] for name, value in head.named_parameters()}
     weights = (moved["start.weight"], moved["end.weight"], moved["inside.weight"])
     total = penalty.l2 * sum((weight**2).sum() for weight in weights)
+    if "contribution.weight" in moved:
+        total = total + penalty.l2 * (moved["contribution.weight"] ** 2).sum()
     total = total + penalty.mirror * ((weights[0].mean(dim=0) - weights[1][0]) ** 2).sum()
     length = moved["length"]
     total = total + penalty.length_l2 * (length**2).sum() + penalty.length_roughness * (length.diff() ** 2).sum()

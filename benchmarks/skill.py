@@ -181,7 +181,7 @@ def _judge(setting, name, row):
     """Return a sentence: whether the goal is met, by the number."""
     words = "met" if row["skill"] >= setting.least else "MISSED"
     hoped = "met" if row["skill"] >= setting.goal else "missed"
-    found = f"skill {row['skill']:.3f} ({row['n_draws']} training sets)"
+    found = f"skill {row['skill']:.3f} ({row['n_draws']:.0f} training sets)"
     return f"- *{name}*: {found}, asked {setting.least:g}: {words}; goal {setting.goal:g}: {hoped}."
 
 

@@ -127,8 +127,10 @@ def describe_setting(setting):
     parts = [f"## {title(setting)}\n", _table(frame), ""]
     ours = [name for name in OURS if name in answers]
     parts += [_compare(study, answers, name) for name in ours]
+    if OURS[1] in answers:
+        parts.append(_say_what_the_encoder_adds(study, answers))
     if setting.least is not None:
-        parts += [_judge(setting, name, frame.loc[name, "skill"]) for name in ours]
+        parts += [_judge(setting, name, frame.loc[name]) for name in ours]
     return "\n".join(parts) + "\n"
 
 
@@ -157,19 +159,30 @@ def _compare(study, answers, name):
     for figure, words in (("joint", "both edges"), ("start", "start")):
         gains = []
         for other in dict.fromkeys((LINEAR, best_rival(answers, figure), "constant")):
-            gain = compare_answers(study, answers, name, other, figure)
-            gains.append(
-                f"{gain['difference']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f}, {gain['verdict']}) over {other}"
-            )
+            gains.append(f"{_gain(compare_answers(study, answers, name, other, figure))} over {other}")
         lines.append(f"- *{name}*, {words}: {'; '.join(gains)}.")
     return "\n".join(lines)
 
 
-def _judge(setting, name, skill):
+def _say_what_the_encoder_adds(study, answers):
+    """Return a line: the encoder's arm against the linear scores that it starts from."""
+    from moola_lib.evaluation.skill import compare_answers
+
+    both, start = (_gain(compare_answers(study, answers, *OURS[1::-1], figure)) for figure in ("joint", "start"))
+    words = f"the linear scores of the same {len(answers[OURS[1]]['start'])} training sets"
+    return f"- What the encoder adds to {words}: both edges {both}, start {start}."
+
+
+def _gain(gain):
+    return f"{gain['difference']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f}, {gain['verdict']})"
+
+
+def _judge(setting, name, row):
     """Return a sentence: whether the goal is met, by the number."""
-    words = "met" if skill >= setting.least else "MISSED"
-    hoped = "met" if skill >= setting.goal else "missed"
-    return f"- *{name}*: skill {skill:.3f}, asked {setting.least:g}: {words}; goal {setting.goal:g}: {hoped}."
+    words = "met" if row["skill"] >= setting.least else "MISSED"
+    hoped = "met" if row["skill"] >= setting.goal else "missed"
+    found = f"skill {row['skill']:.3f} ({row['n_draws']:.0f} training sets)"
+    return f"- *{name}*: {found}, asked {setting.least:g}: {words}; goal {setting.goal:g}: {hoped}."
 
 
 @cache

@@ -222,3 +222,10 @@ def test_figures_leave_their_input_alone(tiny):
     for draw in FIGURES.values():
         draw(tiny.frame)
     pd.testing.assert_frame_equal(tiny.frame, before)
+
+
+def test_no_baseline_is_left_out_of_the_figure_however_many_there_are():
+    names = [f"baseline {k}" for k in range(12)]
+    score = SCORE.assign(**{name: SCORE["constant"] for name in names})
+    figure = training.baselines_figure({"a": score}, ["hit3_start", "joint3"], names, title="t")
+    assert [trace.name for trace in figure.data] == ["a", *names]

@@ -19,7 +19,7 @@ from moola_lib.learning.linear_fit import STEADY, LinearPenalty
 from moola_lib.models import build_model
 from moola_lib.windows.gather import WindowGatherer
 
-CONTRAST_BARS = (1, 3, 6, 12, 24)  # those of the localiser's head
+CONTRAST_BARS, OUTER_BARS = (1, 3, 6, 12, 24), (10, 20)  # those of the localiser's head
 # A bare column has no memory, so that an end is a start read backwards: the two may share their weights.
 MIRRORED = LinearPenalty(l2=10.0, mirror=100.0, length_l2=0.1, length_roughness=30.0)
 HIDDEN_SIZE = 64
@@ -51,6 +51,7 @@ def answer_by_scores(study, train, *, penalty=STEADY, seed=17):
         n_classes=_n_classes(study),
         seed=seed,
         contrast_bars=CONTRAST_BARS,
+        outer_bars=OUTER_BARS,
         upside_down=upside_down(study.inputs.names),
     )
     yield "linear scores", fit(study.test)

@@ -1,10 +1,14 @@
 """Training curves, and figures beside their baselines."""
 
+from itertools import cycle
+
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from moola_lib.figures.theme import GREY, SEQUENCE, style
+
+SYMBOLS = ("x", "cross", "star", "triangle-up", "triangle-down", "diamond", "square", "pentagon", "bowtie", "hexagram")
 
 
 def curves_figure(lines, *, title, y, reference=None):
@@ -53,8 +57,7 @@ def baselines_figure(scores, names, baselines, *, title):
         marker = {"size": 9, "color": SEQUENCE[k % len(SEQUENCE)]}
         trace = go.Scatter(x=table["value"], y=y, mode="markers", name=method, error_x=error, marker=marker)
         figure.add_trace(trace)
-    symbols = ("x", "cross", "star", "triangle-up")
-    for symbol, baseline in zip(symbols, baselines, strict=False):
+    for symbol, baseline in zip(cycle(SYMBOLS), baselines, strict=False):
         marker = {"size": 9, "color": GREY, "symbol": symbol}
         values = first.loc[list(names), baseline]
         trace = go.Scatter(x=values, y=np.arange(len(names)), mode="markers", name=baseline, marker=marker)

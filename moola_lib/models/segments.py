@@ -37,7 +37,8 @@ class SegmentHead(nn.Module):
         Widths of the means after an edge that are set against those before.
     outer_bars : sequence of int
         Widths of the means outside an edge, before a start and after an end, that
-        are read by themselves: the state before shows there.
+        are read by themselves: the state before shows there, and only where
+        states are told apart are they read.
     start_range : (int, int)
         First and last bar at which an expansion may start.
     upside_down : list of [int, float, float], optional
@@ -79,7 +80,7 @@ class SegmentHead(nn.Module):
             raise UserError(f"starts {first} to {last} are not inside a window of {window_bars} bars")
         self.first_start, self.last_start = int(first), int(last)
         self.n_states, self.lead_bars = n_states, lead_bars
-        self.contrast_bars, self.outer_bars = tuple(contrast_bars), tuple(outer_bars)
+        self.contrast_bars, self.outer_bars = tuple(contrast_bars), tuple(outer_bars) if n_states > 1 else ()
         self.upside_down, self.window_bars = upside_down, window_bars
         turning = enumerate(upside_down or ())
         self.signed = [k for k, (source, sign, offset) in turning if (source, sign, offset) == (k, -1, 0)]

@@ -16,7 +16,7 @@ from moola_lib.learning.checkpoints import Checkpoints
 from moola_lib.learning.finetune import finetune
 from moola_lib.learning.predict import predict_windows, read_outputs
 from moola_lib.models import build_model
-from moola_lib.models.weights import load_encoder
+from moola_lib.models.weights import load_encoder, load_model
 from moola_lib.windows.folds import Fold, check_disjoint
 
 N_FLIPS = 25
@@ -35,6 +35,8 @@ class Arm:
         The model's options.
     encoder : Path or None
         Pre-trained weights; None starts at random.
+    weights : Path or None
+        A whole localiser to go on from (see `learning.amortise`), instead.
     settings : FinetuneSettings
     """
 
@@ -43,6 +45,7 @@ class Arm:
     settings: object
     options: dict = field(default_factory=dict)
     encoder: object = None
+    weights: object = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,11 @@ def run_fold(
     check_disjoint(train.place, test.place, train.day, test.day)
     train, validation = hold_out(train, validation_frac)
     torch.manual_seed(seed)
-    model = build_model(arm.model, n_features=gather.n_features, n_classes=2, **arm.options).to(gather.device)
+    if arm.weights is not None:
+        model, _ = load_model(arm.weights, features=features)
+    else:
+        model = build_model(arm.model, n_features=gather.n_features, n_classes=2, **arm.options)
+    model = model.to(gather.device)
     transfer = load_encoder(model, arm.encoder, features=features) if arm.encoder is not None else None
     history = finetune(
         model,
@@ -135,7 +142,10 @@ def run_fold(
 
 def fold_model(arm, gather, result):
     """Return the model that a fold trained, in eval mode on the gatherer's device."""
-    model = build_model(arm.model, n_features=gather.n_features, n_classes=2, **arm.options)
+    if arm.weights is not None:
+        model, _ = load_model(arm.weights)
+    else:
+        model = build_model(arm.model, n_features=gather.n_features, n_classes=2, **arm.options)
     model.load_state_dict({name: torch.as_tensor(value) for name, value in result.weights.items()}, strict=True)
     return model.to(gather.device).eval()
 

@@ -14,7 +14,7 @@ from moola_lib.learning.balance import build_balance
 from moola_lib.learning.batches import check_batch, check_features
 from moola_lib.learning.checkpoints import read_weights, restore_training, training_state
 from moola_lib.learning.device import explain_out_of_memory, seed_everything
-from moola_lib.learning.linear_fit import STEADY, LinearPenalty, check_starts, fit_linear
+from moola_lib.learning.linear_fit import STEADY, LinearPenalty, check_starts, fit_linear, fit_linear_once
 from moola_lib.learning.losses import segment_loss, task_losses
 from moola_lib.models.segments import SEGMENT
 from moola_lib.windows.augment import warp_batch
@@ -22,7 +22,7 @@ from moola_lib.windows.masks import cut_after
 from moola_lib.windows.samplers import balanced_batches, shuffled_batches
 
 BLOCK = 256  # windows at a time where no gradient is needed
-N_CUTS = 4  # of each window, where windows are cut once and for all: for the linear fit and for validation
+N_CUTS = 2  # of each window, where windows are cut once and for all: for the linear fit and for validation
 
 
 @dataclass(frozen=True)
@@ -354,10 +354,11 @@ def _prepare_segment_head(model, data, settings, n_windows):
         if not bool(head.start.weight.any()):
             head.set_scale(batch["x"])
     else:
-        penalty, knows_none = settings.linear_penalty, bool(head.knows_none)
-        encoded = _encode_still(model, batch["x"]) if _is_trained(head) else None
-        options = {"encoded": encoded, "knows_none": knows_none, "n_windows": n_windows, "seed": settings.seed}
-        fit_linear(head, batch, penalty, **options)
+        options = {"knows_none": bool(head.knows_none), "n_windows": n_windows, "seed": settings.seed}
+        if _is_trained(head):
+            fit_linear(head, batch, settings.linear_penalty, encoded=_encode_still(model, batch["x"]), **options)
+        else:
+            fit_linear_once(head, batch, settings.linear_penalty, **options)
 
 
 def _cut(batch, first_bar, generator, n_cuts=1):

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 import torch
 
 from moola_lib.errors import UserError
+from moola_lib.files import fingerprint
 from moola_lib.learning.losses import segment_loss
 
+N_KEPT = 16  # linear fits that a process remembers
+_fits = {}
 NULL_L2 = 1e-3  # keeps the score of "no expansion" finite where every window holds one
 
 
@@ -37,9 +40,7 @@ STEADY = LinearPenalty(l2=30.0, length_l2=0.1, length_roughness=30.0)
 NEAR = LinearPenalty(l2=300.0, length_l2=1.0, length_roughness=30.0)
 
 
-def fit_linear(
-    head, batch, penalty=PLAIN, *, encoded=None, knows_none=False, n_windows=None, seed=17, n_iterations=80
-):
+def fit_linear(head, batch, penalty=PLAIN, *, encoded=None, knows_none=False, n_windows=None, seed=17, n_iterations=80):
     """Fit the scores that are linear in the features; the encoder plays no part unless `encoded` is given.
 
     Parameters
@@ -113,6 +114,28 @@ def fit_linear(
     return {"n_evaluations": len(losses), "start": losses[0], "end": min(losses)}
 
 
+def fit_linear_once(head, batch, penalty, **options):
+    """Fit as `fit_linear`, or copy the fit where this process has done the same before.
+
+    The arms of an experiment differ in their encoders and share the linear fit
+    of each fold; it is the same to the last bit.
+
+    Parameters
+    ----------
+    head, batch, penalty, **options
+        Of `fit_linear`, without `encoded`.
+    """
+    shape = (head.first_start, head.last_start, head.lead_bars, head.contrast_bars, head.outer_bars, head.upside_down)
+    given = [*batch.values(), *_linear_state(head).values()]
+    key = fingerprint(repr((penalty, sorted(options.items()), shape)), *(value.cpu().numpy() for value in given))
+    if key not in _fits:
+        fit_linear(head, batch, penalty, **options)
+        _fits[key] = {name: value.clone() for name, value in _linear_state(head).items()}
+        while len(_fits) > N_KEPT:
+            del _fits[next(iter(_fits))]  # the oldest
+    head.load_state_dict(_fits[key], strict=False)
+
+
 def check_starts(head, spans):
     """Refuse labels whose expansion starts where the head's range has no start.
 
@@ -142,3 +165,8 @@ def _penalise(head, start, penalty):
     length = moved["length"]
     total = total + penalty.length_l2 * (length**2).sum() + penalty.length_roughness * (length.diff() ** 2).sum()
     return (total + NULL_L2 * (moved["null"] ** 2).sum()) / 2
+
+
+def _linear_state(head):
+    """Return the head's tensors but for the encoder's contribution."""
+    return {name: value for name, value in head.state_dict().items() if not name.startswith("contribution")}

@@ -17,10 +17,10 @@ from moola_lib.market import simulate_bars
 
 ROOT = Path(__file__).parent.parent
 TINY = {
-    "n_sessions": 14,
+    "n_sessions": 18,
     "n_checks": 3,
-    "n_labels": 30,
-    "label_sessions": 6,
+    "n_labels": 50,
+    "label_sessions": 10,
     "hidden_size": 8,
     "stride_bars": 52,
     "n_epochs": 2,
@@ -28,6 +28,15 @@ TINY = {
     "n_unfrozen_epochs": 2,
     "n_folds": 2,
     "n_bootstrap": 100,
+    "n_control_epochs": 1,
+    "n_multitask_epochs": 1,
+    "n_lstm_epochs": 1,
+    "lstm_hidden_size": 4,
+    "label_sizes": "[10]",
+    "n_permutations": 2,
+    "n_ordinary_windows": 26,
+    "causal_stride_bars": 35,
+    "n_skill_windows": 200,
     "strategies": "[fixed, uncertainty_bounded]",
     "in_use": "fixed",
 }

@@ -118,7 +118,15 @@ def test_an_interrupt_saves_the_step_and_ends(tmp_path):
     assert_equal_weights(resumed, whole)
 
 
-def test_a_first_interrupt_is_held_and_a_second_is_not():
+@pytest.fixture
+def heeded():
+    """SIGINT as in a terminal: a process started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_first_interrupt_is_held_and_a_second_is_not(heeded):
     with pytest.raises(KeyboardInterrupt), hold_interrupts() as is_interrupted:
         assert not is_interrupted()
         signal.raise_signal(signal.SIGINT)

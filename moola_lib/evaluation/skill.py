@@ -13,6 +13,7 @@ from moola_lib.evaluation.metrics import TOLERANCE_BARS
 from moola_lib.evaluation.oracle import Posterior, posterior
 from moola_lib.market import NQ_LIKE, REFERENCE, simulate_bars, simulate_windows
 from moola_lib.windows.places import LabelledWindows
+from moola_lib.windows.simulated import planted_windows
 
 LINEAR = "linear segments"
 BASELINES_OF_RECORD = ("constant", "ATR rule", "change points", LINEAR, "logistic regression", "gradient boosting")
@@ -88,19 +89,10 @@ def study_bars(strength=2.0, drift=0.5, *, law=NQ_LIKE, n_labels=139, n_test=200
     sessions = -(-n_labels // PER_SESSION)
     first = n_draws * sessions * PER_SESSION
     market = simulate_bars(n_draws * sessions - (-n_test // PER_SESSION), seed, strength, drift, law=law)
-    likelihoods, start, end, state = market_windows(market)
+    likelihoods, *_ = market_windows(market)
     frame = market.bars.frame
-    windows = LabelledWindows(
-        window_id=np.array([f"bars{row}" for row in range(len(start))]),
-        place=frame.index.get_indexer(market.planted["window_start_ts"]),
-        day=np.datetime64("2000-01-03") + market.planted["session"].to_numpy().astype("timedelta64[D]"),
-        has_expansion=np.ones(len(start), bool),
-        start=start,
-        end=end,
-        spans=np.stack([start, end], axis=1)[:, None],
-        state=state,
-    )
-    rows = np.arange(first, len(start))
+    windows = planted_windows(market)
+    rows = np.arange(first, len(windows))
     known = posterior(likelihoods)
     return SkillStudy(
         f"bars, r = {strength:g}, drift {drift:g}, {n_labels} labels",

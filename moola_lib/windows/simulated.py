@@ -47,20 +47,33 @@ def simulate_labelled(n_windows, seed, *, ranges=BROAD, sessions_per_market=4, d
     while n_found < n_windows:
         market = simulate_random_market([*seeds, len(tables)], sessions_per_market, ranges)
         tables.append(build_features(market.bars, **features))
-        parts.append(_planted_windows(market, n_bars, len(parts)))
+        parts.append(planted_windows(market, first_bar=n_bars, name=f"market{len(parts)}"))
         n_found += len(parts[-1])
         n_bars += len(tables[-1])
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in LabelledWindows.__annotations__}
     return WindowGatherer(_join(tables), device), LabelledWindows(**joined).take(slice(n_windows))
 
 
-def _planted_windows(market, first_bar, k):
-    """Return the planted windows of the k-th market, whose bars begin at `first_bar`."""
+def planted_windows(market, *, first_bar=0, name="planted"):
+    """Return the planted windows of a simulated market.
+
+    Parameters
+    ----------
+    market : market.Market
+    first_bar : int
+        Position of the market's first bar, where several are laid end to end.
+    name : str
+        Windows are called by it and by their first bar.
+
+    Returns
+    -------
+    LabelledWindows
+    """
     index, planted = market.bars.frame.index, market.planted
     place = index.get_indexer(planted["window_start_ts"])
     start, end = (index.get_indexer(planted[f"{edge}_ts"]) - place for edge in ("start", "end"))
     return LabelledWindows(
-        window_id=np.array([f"market{k}-{bar}" for bar in place]),
+        window_id=np.array([f"{name}-{bar}" for bar in place]),
         place=first_bar + place,
         day=trade_dates(index[place]),
         has_expansion=np.ones(len(place), bool),

@@ -176,10 +176,10 @@ class FineTuning(NotebookParameters, Compute):
     n_permutations: int = Field(9, ge=0, le=9999, description="labels moved between days, with refit; 0: none")
     batch_size: int = Field(16, ge=1, le=65_536, description="windows per step")
     weight_decay: float = Field(1e-4, ge=0, le=1, description="AdamW")
-    clip_norm: float = Field(1.0, gt=0, description="largest gradient norm")
     balance: StrategyName = Field("manual", description="how the losses of the notes' heads are combined")
     focal_gamma: float = Field(0.0, ge=0, le=10, description="focal loss of the state; 0: cross-entropy")
     is_class_balanced: bool = Field(False, description="draw windows with weight 1 / class count")
+    time_warp_probability: Fraction = Field(0.0, description="off by default")
     validation_frac: float = Field(0.15, ge=0, le=0.5, description="of a training fold, to choose the epoch")
     decoder: Literal["segment", "inside", "pointers", "countdown"] = Field(
         "segment", description="what spans are read from"

@@ -97,6 +97,7 @@ def test_a_table_beyond_the_shared_memory_is_a_sentence(labelled, table, folds, 
 
 
 SCRIPT = """
+import signal
 import sys
 from moola_lib.evaluation.cross_validation import Arm
 from moola_lib.evaluation.fits import plan_fits, run_fits
@@ -108,6 +109,7 @@ from moola_lib.windows import grouped_folds, place_labels
 from moola_lib.windows.gather import WindowGatherer
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts a background process with SIGINT ignored
     market = simulate_bars(n_sessions=6, seed=5)
     table = build_features(market.bars)
     labels = labels_from_planted(market.planted, symbol="SIM", n_windows=36)

@@ -3,6 +3,7 @@
 `python tests/tiny_training.py FOLDER EVERY` prints a line after each step.
 """
 
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -68,6 +69,7 @@ class Announced(Reconstruction):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts a background process with SIGINT ignored
     gather = noise_gather()
     settings = replace(SETTINGS, checkpoint_every_steps=int(sys.argv[2]))
     objective = Announced(gather, TRAIN, settings)

@@ -9,9 +9,10 @@ import torch
 from moola_lib.errors import UserError
 from moola_lib.learning import STRATEGIES
 from moola_lib.learning.checkpoints import Checkpoints
-from moola_lib.learning.finetune import FinetuneSettings, finetune, set_head_biases
+from moola_lib.learning.finetune import FinetuneSettings, finetune
 from moola_lib.learning.linear_fit import STEADY
 from moola_lib.learning.predict import answer_so_far, predict_windows
+from moola_lib.learning.start import set_head_biases
 from moola_lib.models import build_model
 from moola_lib.models.jade import TASKS
 from moola_lib.models.weights import load_model, save_model

@@ -1,8 +1,10 @@
-"""The schema of a batch, checked at the door of a training loop."""
+"""Batches of labelled windows, and their schema, checked at the door of a training loop."""
 
+import numpy as np
 import torch
 
 from moola_lib.errors import UserError
+from moola_lib.windows.masks import cut_after
 
 
 def check_features(gather, model):
@@ -76,3 +78,34 @@ def check_batch(batch, *, n_features, n_classes):
     classes = batch["type"][batch["has_expansion"]]
     if len(classes) and int(classes.max()) >= n_classes:
         raise UserError(f"batch entry type holds class {int(classes.max())}, the model has {n_classes} classes")
+
+
+class LabelledBatches:
+    """Labelled windows and their targets on the training device."""
+
+    def __init__(self, gather, windows):
+        self.gather = gather
+        self.windows = windows
+        self.places = torch.as_tensor(windows.place)
+        self.targets = {
+            name: torch.as_tensor(np.ascontiguousarray(value)).to(gather.device)
+            for name, value in {**windows.targets(), "spans": windows.spans}.items()
+        }
+
+    def batch(self, rows):
+        """Return the batch of the given rows."""
+        x, is_valid = self.gather(self.places[rows])
+        return {"x": x, "is_valid": is_valid, **{name: value[rows] for name, value in self.targets.items()}}
+
+    def span(self, rows):
+        """Return (start, end) of the given rows, int64 arrays."""
+        rows = rows.numpy()
+        return self.windows.start[rows], self.windows.end[rows]
+
+
+def cut_windows(batch, first_bar, generator, n_cuts=1):
+    """Return the batch with each window cut after `n_cuts` random bars from `first_bar` on."""
+    batch = {name: value.repeat_interleave(n_cuts, dim=0) for name, value in batch.items()}
+    n, time = batch["x"].shape[:2]
+    last_seen = torch.randint(first_bar, time, (n,), generator=generator).to(batch["x"].device)
+    return {**batch, "x": cut_after(batch["x"], last_seen), "last_seen": last_seen}

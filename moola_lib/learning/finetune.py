@@ -8,21 +8,17 @@ import numpy as np
 import torch
 
 from moola_lib.errors import UserError
-from moola_lib.labels.targets import COUNTDOWN_CLIP_BARS
 from moola_lib.learning.audit import measure_shares
 from moola_lib.learning.balance import build_balance
-from moola_lib.learning.batches import check_batch, check_features
+from moola_lib.learning.batches import LabelledBatches, check_batch, check_features, cut_windows
 from moola_lib.learning.checkpoints import read_weights, restore_training, training_state
 from moola_lib.learning.device import explain_out_of_memory, seed_everything
-from moola_lib.learning.linear_fit import STEADY, LinearPenalty, check_starts, fit_linear, fit_linear_once
+from moola_lib.learning.linear_fit import STEADY, LinearPenalty
 from moola_lib.learning.losses import segment_loss, task_losses
+from moola_lib.learning.start import BLOCK, N_CUTS, set_head_biases, start_segment_head
 from moola_lib.models.segments import SEGMENT
 from moola_lib.windows.augment import warp_batch
-from moola_lib.windows.masks import cut_after
 from moola_lib.windows.samplers import balanced_batches, shuffled_batches
-
-BLOCK = 256  # windows at a time where no gradient is needed
-N_CUTS = 2  # of each window, where windows are cut once and for all: for the linear fit and for validation
 
 
 @dataclass(frozen=True)
@@ -140,14 +136,14 @@ def finetune(
     if settings.is_causal and model.tasks != (SEGMENT,):
         raise UserError("cut windows train the segment posterior alone; build the model with heads: segment")
     check_features(gather, model)
-    data = _Data(gather, windows)
+    data = LabelledBatches(gather, windows)
     for rows in torch.arange(len(windows)).split(BLOCK):
         check_batch(data.batch(rows), n_features=gather.n_features, n_classes=_n_classes(model))
     set_head_biases(model, windows)
     if hasattr(model, "segment_head"):
-        _prepare_segment_head(model, data, settings, len(windows))
+        start_segment_head(model, data.batch(torch.arange(len(windows))), settings)
     start_losses = _losses_of(model, data, settings)
-    held_out = _Data(gather, validation) if validation is not None and len(validation) else None
+    held_out = LabelledBatches(gather, validation) if validation is not None and len(validation) else None
     start_validation = _losses_of(model, held_out, settings) if held_out else None
 
     n_epochs = settings.n_frozen_epochs + settings.n_unfrozen_epochs
@@ -188,7 +184,7 @@ def finetune(
                 if settings.time_warp_probability:
                     batch = warp_batch(batch, data.span(rows), settings.time_warp_probability, order)
                 if settings.is_causal:
-                    batch = _cut(batch, model.segment_head.first_start, order)
+                    batch = cut_windows(batch, model.segment_head.first_start, order)
                 encoded = cached[rows] if is_frozen and keeps_windows else None
                 outputs, encoded = _forward(model, batch, encoded)
                 losses = _losses(model, outputs, batch, settings)
@@ -234,60 +230,6 @@ def finetune(
         model.load_state_dict(best_weights)
     _set_mode(model, is_frozen=False)
     return history
-
-
-def set_head_biases(model, windows):
-    """Start the heads at the training windows' statistics, so that no epoch is spent on finding them.
-
-    Parameters
-    ----------
-    model : Module with `heads` (others are left alone)
-    windows : LabelledWindows
-        Of the training fold only.
-    """
-    heads = getattr(model, "heads", None)
-    if heads is None or not windows.has_expansion.any():
-        return
-    targets = windows.targets()
-    has = windows.has_expansion
-    starts = {}
-    if "type" in heads.tasks:
-        n_classes = heads.type_head.out_features
-        counts = np.bincount(targets["type"][targets["type"] < n_classes], minlength=n_classes) + 1.0
-        starts["type"] = np.log(counts / counts.sum())
-    if "pointers" in heads.tasks:
-        starts["pointers"] = _logit(targets["pointers"][has].mean(axis=0))
-    if "inside" in heads.tasks:
-        starts["inside"] = _logit(targets["inside"].mean(keepdims=True).ravel())
-    if "countdown" in heads.tasks:
-        starts["countdown"] = targets["countdown"][has].mean(keepdims=True).ravel() / COUNTDOWN_CLIP_BARS
-    with torch.no_grad():
-        for task, value in starts.items():
-            bias = getattr(heads, f"{task}_head").bias
-            bias.copy_(torch.as_tensor(value, dtype=bias.dtype))
-
-
-class _Data:
-    """Labelled windows and their targets on the training device."""
-
-    def __init__(self, gather, windows):
-        self.gather = gather
-        self.windows = windows
-        self.places = torch.as_tensor(windows.place)
-        self.targets = {
-            name: torch.as_tensor(np.ascontiguousarray(value)).to(gather.device)
-            for name, value in {**windows.targets(), "spans": windows.spans}.items()
-        }
-
-    def batch(self, rows):
-        """Return the batch of the given rows."""
-        x, is_valid = self.gather(self.places[rows])
-        return {"x": x, "is_valid": is_valid, **{name: value[rows] for name, value in self.targets.items()}}
-
-    def span(self, rows):
-        """Return (start, end) of the given rows, int64 arrays."""
-        rows = rows.numpy()
-        return self.windows.start[rows], self.windows.end[rows]
 
 
 def _optimizer(model, settings, *, is_frozen):
@@ -339,46 +281,6 @@ def _encode_all(model, data):
     """Return the frozen encoder's activations of every window, (n, time, width)."""
     rows = torch.arange(len(data.windows)).split(BLOCK)
     return torch.cat([model.encode(data.gather(data.places[part])[0]) for part in rows])
-
-
-def _prepare_segment_head(model, data, settings, n_windows):
-    """Set the segment head's scale from the training windows and fit its linear scores to them."""
-    head, batch = model.segment_head, data.batch(torch.arange(n_windows))
-    if settings.is_causal:
-        batch = _cut(batch, head.first_start, torch.Generator().manual_seed(settings.seed), N_CUTS)
-    # windows without an expansion teach what "none" looks like; without any, spans are scored given that there is one
-    head.knows_none.fill_(not bool(batch["has_expansion"].all()))
-    head.null_slope.fill_(1.0)
-    if settings.linear_penalty is None:
-        check_starts(head, batch["spans"])
-        if not bool(head.start.weight.any()):
-            head.set_scale(batch["x"])
-    else:
-        options = {"knows_none": bool(head.knows_none), "n_windows": n_windows, "seed": settings.seed}
-        if _is_trained(head):
-            fit_linear(head, batch, settings.linear_penalty, encoded=_encode_still(model, batch["x"]), **options)
-        else:
-            fit_linear_once(head, batch, settings.linear_penalty, **options)
-
-
-def _cut(batch, first_bar, generator, n_cuts=1):
-    """Return the batch with each window cut after `n_cuts` random bars from `first_bar` on."""
-    batch = {name: value.repeat_interleave(n_cuts, dim=0) for name, value in batch.items()}
-    n, time = batch["x"].shape[:2]
-    last_seen = torch.randint(first_bar, time, (n,), generator=generator).to(batch["x"].device)
-    return {**batch, "x": cut_after(batch["x"], last_seen), "last_seen": last_seen}
-
-
-def _is_trained(head):
-    """Tell whether a segment head comes with a contribution of its encoder, which starts at nothing."""
-    return hasattr(head, "contribution") and bool(head.contribution.weight.any())
-
-
-@torch.no_grad()
-def _encode_still(model, x):
-    """Return windows as encoded without dropout; the model is left in eval mode."""
-    model.eval()
-    return torch.cat([model.encode(part) for part in x.split(BLOCK)])
 
 
 def _keeps_linear(model, settings):
@@ -439,7 +341,7 @@ def _losses_of(model, data, settings):
     for rows in torch.arange(len(data.windows)).split(BLOCK):
         batch = data.batch(rows)
         if settings.is_causal:
-            batch = _cut(batch, model.segment_head.first_start, cuts, N_CUTS)
+            batch = cut_windows(batch, model.segment_head.first_start, cuts, N_CUTS)
         losses = _losses(model, model(batch["x"]), batch, settings)
         for task, loss in losses.items():
             sums[task] = sums.get(task, 0.0) + float(loss) * len(rows)
@@ -484,9 +386,3 @@ def _mean_audit(audits):
 def _n_classes(model):
     """Return how many classes the model's type head has (2 where it has none)."""
     return model.spec["n_classes"] or 2
-
-
-def _logit(p):
-    """Return log(p / (1 - p)), p kept away from 0 and 1."""
-    p = np.clip(p, 1e-3, 1 - 1e-3)
-    return np.log(p / (1 - p))

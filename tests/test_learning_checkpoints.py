@@ -1,6 +1,7 @@
 """Whatever ends a training, it goes on from its last checkpoint to the same weights, to the bit."""
 
 import errno
+import os
 import shutil
 import signal
 import subprocess
@@ -86,7 +87,9 @@ def test_without_checkpoints_within_epochs_the_epoch_begins_again(gather, tmp_pa
 
 def run_and_signal(folder, number, after_steps, every):
     """Train in a process of its own and send it a signal after so many steps; return its exit code."""
-    child = subprocess.Popen([sys.executable, SCRIPT, folder, str(every)], stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, SCRIPT, folder, str(every)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     for _ in range(after_steps):
         child.stdout.readline()
     child.send_signal(number)

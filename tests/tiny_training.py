@@ -7,13 +7,9 @@ import signal
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from moola_lib.features.table import FeatureTable
 from moola_lib.learning.checkpoints import Checkpoints

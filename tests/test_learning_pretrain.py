@@ -11,8 +11,9 @@ from tiny_training import SETTINGS, TRAIN, VALIDATION, assert_equal_weights, tin
 from moola_lib.errors import UserError
 from moola_lib.learning import pretrain as pretrain_module
 from moola_lib.learning.device import at_precision
+from moola_lib.learning.epochs import learning_rate_at
 from moola_lib.learning.objectives import Reconstruction, feature_moments
-from moola_lib.learning.pretrain import PretrainSettings, learning_rate_at, pretrain, pretrain_for_fold
+from moola_lib.learning.pretrain import PretrainSettings, pretrain, pretrain_for_fold
 from moola_lib.market import trade_dates
 from moola_lib.models import build_model
 from moola_lib.windows.gather import WindowGatherer

@@ -1,4 +1,4 @@
-"""Pre-train a localiser on an endless stream of simulated labelled windows: one visible loop.
+"""Pre-train a localiser on an endless stream of simulated labelled windows.
 
 Every window is seen once, and every batch mixes markets whose laws differ, so
 that what is learned is how to read a market from its own bars (amortised
@@ -14,10 +14,9 @@ import torch
 
 from moola_lib.errors import UserError
 from moola_lib.learning.batches import check_features
-from moola_lib.learning.checkpoints import hold_interrupts, read_weights, restore_training, training_state
-from moola_lib.learning.device import explain_out_of_memory, seed_everything
+from moola_lib.learning.device import seed_everything
+from moola_lib.learning.epochs import train_epochs
 from moola_lib.learning.losses import segment_loss
-from moola_lib.learning.pretrain import learning_rate_at
 from moola_lib.market.random_laws import BROAD, LawRanges
 from moola_lib.windows.samplers import epoch_batches
 from moola_lib.windows.simulated import simulate_labelled
@@ -26,7 +25,6 @@ TRAINING, VALIDATION = 0, 1  # streams of one seed
 N_SCALE = 512  # windows that the columns' mean and deviation are taken from
 FIRST_WEIGHT = 0.01
 BLOCK = 256  # windows at a time where no gradient is needed
-FRESH_EPOCH = {"batch": 0, "total": 0.0, "n_seen": 0}  # what is counted while an epoch runs
 
 
 @dataclass(frozen=True)
@@ -115,76 +113,37 @@ def amortise(model, feature_options, settings, *, device="cpu", checkpoints=None
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
-    n_batches = math.ceil(settings.windows_per_epoch / settings.batch_size)
-
-    history, best, best_weights = [], math.inf, None
-    running = dict(FRESH_EPOCH)
-    saved = checkpoints.to_resume(resume) if checkpoints is not None else None
-    if saved is None:
+    if checkpoints is None or checkpoints.to_resume(resume) is None:
         _prepare_head(model, validation, settings.seed)
-        start = _validate(model, validation)
-    else:
-        before = restore_training(saved, model, optimizer, {}, settings)
-        history, running, start = before["history"], before["running"], before["start"]
-    if history:
-        best = min(row["validation_loss"] for row in history)
-        best_weights = read_weights(checkpoints.best, model)
+    drawing_seconds = {}
 
-    def state():
-        extra = {"history": history, "running": running, "start": start, "settings": asdict(settings)}
-        return training_state(model, optimizer, {}, extra)
+    def open_epoch(epoch):
+        began = time.perf_counter()
+        drawn = _Drawn(settings, TRAINING, epoch + 1, settings.windows_per_epoch, feature_options, device)
+        drawing_seconds[epoch] = time.perf_counter() - began
+        order = epoch_batches(settings.windows_per_epoch, settings.batch_size, seed=settings.seed, epoch=epoch)
 
-    with hold_interrupts() as is_interrupted:
-        for epoch in range(len(history), settings.n_epochs):
-            began = time.perf_counter()
-            train = _Drawn(settings, TRAINING, epoch + 1, settings.windows_per_epoch, feature_options, device)
-            drawn = time.perf_counter() - began
-            model.train()
-            order = epoch_batches(settings.windows_per_epoch, settings.batch_size, seed=settings.seed, epoch=epoch)
-            for step in range(running["batch"], n_batches):
-                at = epoch * n_batches + step
-                optimizer.param_groups[0]["lr"] = learning_rate_at(at, n_batches * settings.n_epochs, settings)
-                with explain_out_of_memory(settings.batch_size):
-                    batch = train.batch(order[step])
-                    loss = _loss(model, batch)
-                    value = _finite(loss, epoch, step)
-                    optimizer.zero_grad(set_to_none=True)
-                    loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-                optimizer.step()
-                running["total"] += value * len(batch["x"])
-                running["n_seen"] += len(batch["x"])
-                running["batch"] = step + 1
-                is_due = settings.checkpoint_every_steps and (at + 1) % settings.checkpoint_every_steps == 0
-                if checkpoints is not None and (is_due or is_interrupted()):
-                    checkpoints.save_latest(state())
-                if is_interrupted():
-                    raise KeyboardInterrupt
-            row = {
-                "epoch": epoch + 1,
-                "n_epochs": settings.n_epochs,
-                "train_loss": running["total"] / running["n_seen"],
-                "validation_loss": _validate(model, validation),
-                "start_loss": start,
-                "learning_rate": optimizer.param_groups[0]["lr"],
-                "n_windows": (epoch + 1) * settings.windows_per_epoch,
-                "windows_per_second": settings.windows_per_epoch / (time.perf_counter() - began),
-                "drawing_seconds": drawn,
-            }
-            history.append(row)
-            running = dict(FRESH_EPOCH)
-            if row["validation_loss"] < best:
-                best = row["validation_loss"]
-                best_weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
-            if checkpoints is not None:
-                checkpoints.save(state(), score=row["validation_loss"], epoch=epoch + 1)
-            if on_epoch is not None:
-                on_epoch(row)
-            if is_interrupted():
-                raise KeyboardInterrupt
-    if best_weights is not None:
-        model.load_state_dict(best_weights)
-    return history
+        def losses(batch):
+            loss = _loss(model, drawn.batch(order[batch]))
+            return loss, loss, len(order[batch]), "simulated windows"
+
+        return losses
+
+    return train_epochs(
+        model,
+        optimizer,
+        settings,
+        open_epoch,
+        lambda: _validate(model, validation),
+        n_batches=math.ceil(settings.windows_per_epoch / settings.batch_size),
+        figures=lambda epoch, _: {
+            "n_windows": (epoch + 1) * settings.windows_per_epoch,
+            "drawing_seconds": drawing_seconds[epoch],
+        },
+        checkpoints=checkpoints,
+        resume=resume,
+        on_epoch=on_epoch,
+    )
 
 
 def amortise_notes(settings, history):
@@ -249,11 +208,3 @@ def _validate(model, windows):
     model.eval()
     parts = torch.arange(len(windows)).split(BLOCK)
     return sum(float(_loss(model, windows.batch(rows))) * len(rows) for rows in parts) / len(windows)
-
-
-def _finite(loss, epoch, step):
-    """Return a loss as a number; stop where it is not finite."""
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise UserError(f"the loss became {value} in epoch {epoch + 1}, batch {step + 1}; lower learning_rate")
-    return value

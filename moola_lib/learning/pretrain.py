@@ -1,8 +1,7 @@
-"""Pre-train an encoder on bars without labels: one visible loop, whatever the objective."""
+"""Pre-train an encoder on bars without labels, whatever the objective."""
 
 import math
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,14 +9,13 @@ import torch
 from moola_lib.errors import UserError
 from moola_lib.labels.targets import WINDOW_BARS
 from moola_lib.learning.batches import check_features
-from moola_lib.learning.checkpoints import hold_interrupts, read_weights, restore_training, training_state
-from moola_lib.learning.device import explain_out_of_memory, seed_everything
+from moola_lib.learning.device import seed_everything
+from moola_lib.learning.epochs import train_epochs
 from moola_lib.learning.objectives import Reconstruction
 from moola_lib.windows.samplers import epoch_batches
 from moola_lib.windows.splits import without_days
 
 SIGMA_RATE = 0.05  # of log σ, always: at the others' rate it hardly moves in some hundred steps
-FRESH_EPOCH = {"batch": 0, "total": 0.0, "n_seen": 0}  # what is counted while an epoch runs
 
 
 @dataclass(frozen=True)
@@ -78,20 +76,6 @@ class PretrainSettings:
     n_threads: int | None = None
 
 
-def learning_rate_at(step, n_steps, settings):
-    """Return the rate of a step (0-based): linear warm-up, then cosine.
-
-    The first step already moves (peak / n_warmup), the last warm-up step runs
-    at `learning_rate`, and the last step of all at `final_learning_rate`.
-    """
-    peak, final = settings.learning_rate, settings.final_learning_rate
-    n_warmup = max(round(settings.warmup_frac * n_steps), 1)
-    if step < n_warmup:
-        return peak * (step + 1) / n_warmup
-    progress = (step - n_warmup + 1) / max(n_steps - n_warmup, 1)
-    return final + (peak - final) * (1 + math.cos(math.pi * progress)) / 2
-
-
 def pretrain(
     model,
     gather,
@@ -145,83 +129,37 @@ def pretrain(
     check_features(gather, model)
     seed_everything(settings.seed, settings.n_threads)
     objective = objective or Reconstruction(gather, train_places, settings)
-    train, validation = f"train_{objective.loss_name}", f"validation_{objective.loss_name}"
-    generators = {"noise": torch.Generator(gather.device).manual_seed(settings.seed)}
+    noise = torch.Generator(gather.device).manual_seed(settings.seed)
     train_places, validation_places = torch.as_tensor(train_places), torch.as_tensor(validation_places)
     model.encoder.is_checkpointed = settings.gradient_checkpointing
-    learners, optimizer = _build_optimizer(model, settings)
     n = len(train_places)
     n_drawn = min(settings.windows_per_epoch or n, n)
-    n_batches = math.ceil(n_drawn / settings.batch_size)
 
-    history, best, best_weights = [], math.inf, None
-    running = dict(FRESH_EPOCH)
-    saved = checkpoints.to_resume(resume) if checkpoints is not None else None
-    if saved is None:
-        start = objective.validate(model, validation_places)
-    else:
-        before = restore_training(saved, model, optimizer, generators, settings)
-        history, running, start = before["history"], before["running"], before["start"]
-    if history:
-        best = min(row[validation] for row in history)
-        best_weights = read_weights(checkpoints.best, model)
+    def open_epoch(epoch):
+        batches = epoch_batches(n, settings.batch_size, seed=settings.seed, epoch=epoch, n_drawn=n_drawn)
 
-    def state():
-        extra = {"history": history, "running": running, "start": start, "settings": asdict(settings)}
-        return training_state(model, optimizer, generators, extra)
+        def losses(batch):
+            places = train_places[batches[batch]]
+            found = objective.losses(model, places, noise)  # None where nothing valid was hidden
+            return None if found is None else (*found, len(places), f"first window at bar {int(places[0])}")
 
-    with hold_interrupts() as is_interrupted:
-        for epoch in range(len(history), settings.n_epochs):
-            if _has_stalled([row[validation] for row in history], settings.patience_epochs):
-                break
-            began = time.perf_counter()
-            model.train()
-            batches = epoch_batches(n, settings.batch_size, seed=settings.seed, epoch=epoch, n_drawn=n_drawn)
-            for batch in range(running["batch"], n_batches):
-                step = epoch * n_batches + batch
-                optimizer.param_groups[0]["lr"] = learning_rate_at(step, n_batches * settings.n_epochs, settings)
-                places = train_places[batches[batch]]
-                with explain_out_of_memory(settings.batch_size):
-                    losses = objective.losses(model, places, generators["noise"])
-                    if losses is not None:  # else nothing valid was hidden
-                        minimised, reported = losses
-                        value = _finite(reported, epoch, batch, places)
-                        optimizer.zero_grad(set_to_none=True)
-                        minimised.backward()
-                        torch.nn.utils.clip_grad_norm_(learners, settings.clip_norm)
-                        optimizer.step()
-                        running["total"] += value * len(places)
-                        running["n_seen"] += len(places)
-                running["batch"] = batch + 1
-                is_due = settings.checkpoint_every_steps and (step + 1) % settings.checkpoint_every_steps == 0
-                if checkpoints is not None and (is_due or is_interrupted()):
-                    checkpoints.save_latest(state())
-                if is_interrupted():
-                    raise KeyboardInterrupt
-            row = {
-                "epoch": epoch + 1,
-                "n_epochs": settings.n_epochs,
-                train: running["total"] / max(running["n_seen"], 1),
-                validation: objective.validate(model, validation_places),
-                f"start_{objective.loss_name}": start,
-                "learning_rate": optimizer.param_groups[0]["lr"],
-                "windows_per_second": n_drawn / (time.perf_counter() - began),
-            }
-            row |= objective.figures(model, row[validation])
-            history.append(row)
-            running = dict(FRESH_EPOCH)
-            if row[validation] < best:
-                best = row[validation]
-                best_weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
-            if checkpoints is not None:
-                checkpoints.save(state(), score=row[validation], epoch=epoch + 1)
-            if on_epoch is not None:
-                on_epoch(row)
-            if is_interrupted():
-                raise KeyboardInterrupt
-    if best_weights is not None:
-        model.load_state_dict(best_weights)
-    return history
+        return losses
+
+    return train_epochs(
+        model,
+        _build_optimizer(model, settings),
+        settings,
+        open_epoch,
+        lambda: objective.validate(model, validation_places),
+        n_batches=math.ceil(n_drawn / settings.batch_size),
+        loss_name=objective.loss_name,
+        figures=lambda epoch, validation: objective.figures(model, validation),
+        generators={"noise": noise},
+        patience_epochs=settings.patience_epochs,
+        checkpoints=checkpoints,
+        resume=resume,
+        on_epoch=on_epoch,
+    )
 
 
 def pretrain_for_fold(
@@ -271,26 +209,9 @@ def pretrain_for_fold(
 
 
 def _build_optimizer(model, settings):
-    """Return (parameters that are clipped, AdamW over them, and over log σ with a rate of its own)."""
+    """Return AdamW over the parameters that follow the schedule, and over log σ with a rate of its own."""
     learners = [parameter for name, parameter in model.named_parameters() if name != "log_sigma"]
     groups = [{"params": learners}]
     if hasattr(model, "log_sigma"):
         groups.append({"params": [model.log_sigma], "lr": SIGMA_RATE, "weight_decay": 0.0})
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
-    return learners, optimizer
-
-
-def _finite(loss, epoch, batch, places):
-    """Return a loss as a number; stop where it is not finite, naming epoch, batch and window."""
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise UserError(
-            f"the loss became {value} in epoch {epoch + 1}, batch {batch + 1} (first window at bar {int(places[0])}); "
-            "lower learning_rate, or look for extreme features there"
-        )
-    return value
-
-
-def _has_stalled(losses, patience):
-    """Tell whether the last `patience` epochs brought nothing better."""
-    return len(losses) > patience and min(losses[-patience:]) >= min(losses[:-patience])
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)

@@ -31,6 +31,8 @@ class Benchmark:
         CPU time of this process, unless work is done in other processes too.
     missing : callable
         Returns what this machine lacks for the benchmark, or "".
+    n_rounds : int
+        Pairs measured, of whose ratios the median counts.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Benchmark:
     prepare: Callable
     clock: Callable = time.process_time
     missing: Callable = lambda: ""
+    n_rounds: int = N_ROUNDS
 
     def is_met(self, ratio):
         """Tell whether a ratio meets the goal."""
@@ -130,13 +133,13 @@ def load_group(group):
     return found
 
 
-def measure(benchmark, n_rounds=N_ROUNDS):
+def measure(benchmark, n_rounds=None):
     """Return the median ratio of paired rounds: both works in turn, so that a busy minute slows both."""
     works = benchmark.prepare()
     for work in works:
         work()  # compiles, and fills caches
     ratios = []
-    for _ in range(n_rounds):
+    for _ in range(n_rounds or benchmark.n_rounds):
         seconds = []
         for work in works:
             began = benchmark.clock()

@@ -12,8 +12,9 @@ from moola_lib.evaluation.cross_validation import Arm, assemble, ensemble, fold_
 from moola_lib.evaluation.inputs import collect_inputs
 from moola_lib.evaluation.label_efficiency import HAND_FEATURES, label_efficiency
 from moola_lib.features.sets import upside_down
+from moola_lib.learning import linear_fit
 from moola_lib.learning.finetune import FinetuneSettings, finetune
-from moola_lib.learning.linear_fit import STEADY, _fits, fit_linear, fit_linear_once
+from moola_lib.learning.linear_fit import STEADY, _fits, fit_linear, fit_linear_once, share_linear_fits
 from moola_lib.learning.predict import predict_windows
 from moola_lib.models import build_model
 from moola_lib.windows import grouped_folds, subset_folds
@@ -137,6 +138,21 @@ def test_a_linear_fit_done_before_is_the_same_to_the_bit(gather, labelled):
     other, _ = head_and_batch(gather, labelled)
     fit_linear_once(other, batch | {"x": batch["x"] * 2}, STEADY, n_iterations=5)
     assert len(_fits) == 2 and not torch.equal(other.mean, heads[0].mean)
+
+
+def test_processes_share_linear_fits_through_a_folder(gather, labelled, tmp_path, monkeypatch):
+    monkeypatch.setattr(linear_fit, "_shared", {})
+    head, batch = head_and_batch(gather, labelled)
+    share_linear_fits(tmp_path)
+    _fits.clear()
+    fit_linear_once(head, batch, STEADY, n_iterations=5)
+    assert len(list(tmp_path.iterdir())) == 1
+    _fits.clear()  # as in another process
+    monkeypatch.setattr(linear_fit, "fit_linear", lambda *_, **__: pytest.fail("fitted a second time"))
+    other, _ = head_and_batch(gather, labelled)
+    fit_linear_once(other, batch, STEADY, n_iterations=5)
+    assert all(torch.equal(other.state_dict()[name], value) for name, value in head.state_dict().items())
+    _fits.clear()
 
 
 def test_the_encoder_learns_at_a_rate_of_its_own(gather, labelled):

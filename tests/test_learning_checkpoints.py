@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from tiny_training import (
     SETTINGS,
@@ -142,11 +141,11 @@ def test_a_full_disk_is_one_sentence_and_the_old_checkpoint_survives(gather, tmp
     train(gather, tmp_path, settings=replace(SETTINGS, n_epochs=1))
     before = Checkpoints(tmp_path).latest.read_bytes()
 
-    def fill_up(tensors, path, metadata=None):
-        Path(path).write_bytes(b"half")
+    def fill_up(path, content):
+        path.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(safetensors.torch, "save_file", fill_up)
+    monkeypatch.setattr(Path, "write_bytes", fill_up)
     with pytest.raises(UserError, match=r"^no checkpoint was written \(.*No space left on device\); the one before"):
         Checkpoints(tmp_path).save_latest({"tensors": {"a": torch.zeros(1)}, "metadata": {}})
     assert Checkpoints(tmp_path).latest.read_bytes() == before

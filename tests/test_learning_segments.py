@@ -152,7 +152,9 @@ def bare_batch(n, seed=1, strength=2.0):
 
 def loss_of(head, batch):
     with torch.no_grad():
-        return segment_loss(head(head.look_around(batch["x"])), batch, first_start=head.first_start).item()
+        return segment_loss(
+            head(head.score_linearly(head.look_around(batch["x"]))), batch, first_start=head.first_start
+        ).item()
 
 
 def plain_head(**options):
@@ -164,13 +166,13 @@ def test_the_fit_ends_where_the_penalised_loss_is_flat():
     report = fit_linear(head, batch, LinearPenalty(l2=3.0))
     assert report["end"] < report["start"]
     around, weights = head.look_around(batch["x"]), [head.start.weight, head.end.weight, head.inside.weight]
-    total = 30 * segment_loss(head(around), batch, first_start=30)
+    total = 30 * segment_loss(head(head.score_linearly(around)), batch, first_start=30)
     total = total + 1.5 * sum((w**2).sum() for w in weights) + 0.5 * (head.length**2).sum()
     assert float(total.detach()) == pytest.approx(report["end"], rel=1e-5)
     gradients = torch.autograd.grad(total, [*weights, head.length])
     start = plain_head()
     start.set_scale(batch["x"])
-    at_start = 30 * segment_loss(start(start.look_around(batch["x"])), batch, first_start=30)
+    at_start = 30 * segment_loss(start(start.score_linearly(start.look_around(batch["x"]))), batch, first_start=30)
     at_start = torch.autograd.grad(at_start, [start.start.weight, start.end.weight, start.inside.weight, start.length])
     size, size_at_start = (math.sqrt(sum(float((g**2).sum()) for g in each)) for each in (gradients, at_start))
     assert size < 1e-3 * size_at_start
@@ -202,7 +204,7 @@ def test_the_fit_equals_a_plain_dense_model():
     bars = ((x - x.flatten(0, 1).mean(dim=0)) / x.flatten(0, 1).std(dim=0)).double()
     at = (torch.arange(n_bars)[:, None] + torch.arange(-lead, lead + 1)).clamp(0, n_bars - 1)
     around = bars[:, at].transpose(2, 3).flatten(2)  # (window, bar, column by lead)
-    around = around / around.flatten(0, 1).std(dim=0)
+    around = around / around[:, first : last + 1].flatten(0, 1).std(dim=0)  # where a start may lie
     backward = bars[:, at.flip(1)].transpose(2, 3).flatten(2) / head.around_scale.double()
     spans = [(s, e) for s in range(first, last + 1) for e in range(s, n_bars)]
     design = []
@@ -225,7 +227,7 @@ def test_the_fit_equals_a_plain_dense_model():
         w = w - torch.linalg.lstsq(hessian, gradient[:, None]).solution[:, 0]
     wanted = (design @ w).log_softmax(dim=1)
     with torch.no_grad():
-        logits = head(head.look_around(x))["span_logits"][:, 0]
+        logits = head(head.score_linearly(head.look_around(x)))["span_logits"][:, 0]
     found = torch.stack([logits[:, s - first, e] for s, e in spans], dim=1).log_softmax(dim=1)
     torch.testing.assert_close(found.double(), wanted, atol=5e-3, rtol=1e-3)
 
@@ -318,7 +320,7 @@ def test_no_expansion_is_learned_where_it_was_labelled():
     head = plain_head(contrast_bars=(3, 6))
     fit_linear(head, mixed, knows_none=True)
     with torch.no_grad():
-        outputs = head(head.look_around(mixed["x"]))
+        outputs = head(head.score_linearly(head.look_around(mixed["x"])))
     log_odds = outputs["span_logits"].flatten(1).logsumexp(dim=1) - outputs["null_logit"]
     assert log_odds[:60].mean() > 1 > -1 > log_odds[60:].mean()
 

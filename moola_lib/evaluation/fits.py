@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import tempfile
 import threading
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +21,7 @@ import torch
 
 from moola_lib.errors import UserError
 from moola_lib.evaluation.cross_validation import run_fold
+from moola_lib.learning.linear_fit import share_linear_fits
 
 SECONDS_BETWEEN_LOOKS = 0.05
 SHARED_MEMORY = Path("/dev/shm")  # of Linux
@@ -134,7 +136,9 @@ def run_fits(
     context.set_forkserver_preload(PRELOADED)
     _check_shared_memory(gather)
     progress, stop = context.SimpleQueue(), context.Event()
-    pool = ProcessPoolExecutor(n_workers, context, _start_worker, (gather, windows, options, n_threads, progress, stop))
+    shared = tempfile.TemporaryDirectory(prefix="moola-", ignore_cleanup_errors=True)
+    given = (gather, windows, options, n_threads, progress, stop, shared.name)
+    pool = ProcessPoolExecutor(n_workers, context, _start_worker, given)
     try:
         with _interrupts_held():
             waiting = futures = [pool.submit(_run_in_worker, fit) for fit in fits]
@@ -154,6 +158,7 @@ def run_fits(
         _report(progress, None)  # none waits at a full pipe
         pool.shutdown(wait=True, cancel_futures=True)
         progress.close()
+        shared.cleanup()
 
 
 class _Stopped(Exception):
@@ -174,10 +179,11 @@ def _run(fit, gather, windows, options, on_epoch):
     )
 
 
-def _start_worker(gather, windows, options, n_threads, progress, stop):
+def _start_worker(gather, windows, options, n_threads, progress, stop, shared):
     """Prepare a worker process: keep what its fits share, leave interrupts to the parent, end when it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(n_threads)
+    share_linear_fits(shared)
     _worker.update(gather=gather, windows=windows, options=options, progress=progress, stop=stop)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -81,9 +81,18 @@ def check_batch(batch, *, n_features, n_classes):
 
 
 class LabelledBatches:
-    """Labelled windows and their targets on the training device."""
+    """Labelled windows and their targets on the training device.
+
+    Attributes
+    ----------
+    encoded : Tensor or None
+        Every window as a frozen encoder encodes it, once for all epochs.
+    linear : tuple of Tensor or None
+        Every window's linear scores, where they stay as they are.
+    """
 
     def __init__(self, gather, windows):
+        self.encoded, self.linear = None, None
         self.gather = gather
         self.windows = windows
         self.places = torch.as_tensor(windows.place)
@@ -95,7 +104,12 @@ class LabelledBatches:
     def batch(self, rows):
         """Return the batch of the given rows."""
         x, is_valid = self.gather(self.places[rows])
-        return {"x": x, "is_valid": is_valid, **{name: value[rows] for name, value in self.targets.items()}}
+        batch = {"x": x, "is_valid": is_valid, **{name: value[rows] for name, value in self.targets.items()}}
+        if self.encoded is not None:
+            batch["encoded"] = self.encoded[rows]
+        if self.linear is not None:
+            batch["linear"] = tuple(part[rows] for part in self.linear)
+        return batch
 
     def span(self, rows):
         """Return (start, end) of the given rows, int64 arrays."""

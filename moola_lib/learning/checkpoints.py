@@ -7,7 +7,6 @@ import threading
 from dataclasses import asdict
 from pathlib import Path
 
-import safetensors
 import torch
 
 from moola_lib.errors import UserError
@@ -113,7 +112,7 @@ def _write(path, tensors, metadata):
     """Write a checkpoint; where that fails, say so and that the one before it is whole."""
     try:
         save_tensors(tensors, path, metadata=metadata)
-    except (safetensors.SafetensorError, UserError) as error:
+    except UserError as error:
         raise UserError(
             f"no checkpoint was written ({error}); the one before it is kept: make room there and resume"
         ) from error

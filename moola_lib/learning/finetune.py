@@ -142,15 +142,15 @@ def finetune(
     set_head_biases(model, windows)
     if hasattr(model, "segment_head"):
         start_segment_head(model, data.batch(torch.arange(len(windows))), settings)
-    start_losses = _losses_of(model, data, settings)
     held_out = LabelledBatches(gather, validation) if validation is not None and len(validation) else None
+    _keep_what_stays(model, [data, held_out], settings)
+    start_losses = _losses_of(model, data, settings)
     start_validation = _losses_of(model, held_out, settings) if held_out else None
 
     n_epochs = settings.n_frozen_epochs + settings.n_unfrozen_epochs
     history, best, best_weights = [], math.inf, None
-    if held_out and _keeps_linear(
-        model, settings
-    ):  # the linear fit alone is a candidate: what comes after must beat it
+    if held_out and _keeps_linear(model, settings):
+        # the linear fit alone is a candidate: what comes after must beat it
         best, best_weights = _relative(start_validation, start_validation), _copy_weights(model)
     optimizer = _optimizer(model, settings, is_frozen=settings.n_frozen_epochs > 0) if n_epochs else None
     saved = checkpoints.to_resume(resume) if checkpoints is not None else None
@@ -160,17 +160,15 @@ def finetune(
         best_epoch = min(row["selection_loss"] for row in history)
         if best_epoch < best:
             best, best_weights = best_epoch, read_weights(checkpoints.best, model)
-    cached = None
+        _keep_what_stays(model, [data, held_out], settings)
 
     for epoch in range(len(history), n_epochs):
         is_frozen = epoch < settings.n_frozen_epochs
         if epoch == settings.n_frozen_epochs and epoch > 0 and optimizer.is_frozen:
             optimizer = _optimizer(model, settings, is_frozen=False)
-            cached = None
+        if not is_frozen:
+            _forget_encoded([data, held_out])
         _set_mode(model, is_frozen)
-        keeps_windows = not settings.time_warp_probability and not settings.is_causal
-        if is_frozen and keeps_windows and cached is None:
-            cached = _encode_all(model, data)
         began = time.perf_counter()
         sums, audits, n_seen = {}, [], 0
         batches = (
@@ -185,8 +183,7 @@ def finetune(
                     batch = warp_batch(batch, data.span(rows), settings.time_warp_probability, order)
                 if settings.is_causal:
                     batch = cut_windows(batch, model.segment_head.first_start, order)
-                encoded = cached[rows] if is_frozen and keeps_windows else None
-                outputs, encoded = _forward(model, batch, encoded)
+                outputs = _forward(model, batch)
                 losses = _losses(model, outputs, batch, settings)
                 if epoch < settings.n_pointer_epochs and "pointers" in losses:
                     losses = {"pointers": losses["pointers"]}
@@ -277,10 +274,26 @@ def _set_mode(model, is_frozen):
 
 
 @torch.no_grad()
-def _encode_all(model, data):
-    """Return the frozen encoder's activations of every window, (n, time, width)."""
-    rows = torch.arange(len(data.windows)).split(BLOCK)
-    return torch.cat([model.encode(data.gather(data.places[part])[0]) for part in rows])
+def _keep_what_stays(model, parts, settings):
+    """Encode once for the frozen phase, and score once where the linear scores stay, if windows stay as they are."""
+    if settings.time_warp_probability or settings.is_causal:
+        return
+    was_training = model.training
+    model.eval()
+    for data in filter(None, parts):
+        x = data.gather(data.places)[0].split(BLOCK)
+        if settings.n_frozen_epochs:
+            data.encoded = torch.cat([model.encode(part) for part in x])
+        if _keeps_linear(model, settings) and hasattr(model, "encode"):
+            scored = [model.score_linearly(part) for part in x]
+            data.linear = tuple(torch.cat(scores) for scores in zip(*scored, strict=True))
+    model.train(was_training)
+
+
+def _forget_encoded(parts):
+    """Drop what a frozen encoder said: it trains now."""
+    for data in filter(None, parts):
+        data.encoded = None
 
 
 def _keeps_linear(model, settings):
@@ -322,13 +335,15 @@ def _total(losses, balance, outputs):
     return total + losses[SEGMENT] if SEGMENT in losses else total
 
 
-def _forward(model, batch, encoded=None):
-    """Return (outputs, encoded bars); models without an encoder return None for the latter."""
+def _forward(model, batch):
+    """Return the outputs for a batch, from what of it is encoded and scored already."""
     if not hasattr(model, "encode"):
-        return model(batch["x"]), None
-    if encoded is None:
-        encoded = model.encode(batch["x"])
-    return model.decode(encoded, batch["x"]), encoded
+        return model(batch["x"])
+    encoded, linear = batch.get("encoded"), batch.get("linear")
+    return model.decode(
+        model.encode(batch["x"]) if encoded is None else encoded,
+        model.score_linearly(batch["x"]) if linear is None else linear,
+    )
 
 
 @torch.no_grad()
@@ -342,7 +357,7 @@ def _losses_of(model, data, settings):
         batch = data.batch(rows)
         if settings.is_causal:
             batch = cut_windows(batch, model.segment_head.first_start, cuts, N_CUTS)
-        losses = _losses(model, model(batch["x"]), batch, settings)
+        losses = _losses(model, _forward(model, batch), batch, settings)
         for task, loss in losses.items():
             sums[task] = sums.get(task, 0.0) + float(loss) * len(rows)
     model.train(was_training)

@@ -1,15 +1,18 @@
 """Fit the linear part of a segment head to labelled windows: by L-BFGS, to within a fraction of a nat."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from moola_lib.errors import UserError
 from moola_lib.files import fingerprint
 from moola_lib.learning.losses import segment_loss
+from moola_lib.models.weights import load_tensors, save_tensors
 
 N_KEPT = 16  # linear fits that a process remembers
 _fits = {}
+_shared = {}  # "folder": where the processes of an experiment share theirs
 NULL_L2 = 1e-3  # keeps the score of "no expansion" finite where every window holds one
 
 
@@ -101,7 +104,8 @@ def fit_linear(head, batch, penalty=PLAIN, *, encoded=None, knows_none=False, n_
 
     def evaluate():
         optimizer.zero_grad(set_to_none=True)
-        loss = segment_loss(head(around, encoded), batch, first_start=head.first_start, knows_none=knows_none)
+        outputs = head(head.score_linearly(around), encoded)
+        loss = segment_loss(outputs, batch, first_start=head.first_start, knows_none=knows_none)
         loss = n_windows * loss + _penalise(head, start, penalty)
         loss.backward()
         losses.append(float(loss.detach()))
@@ -115,7 +119,7 @@ def fit_linear(head, batch, penalty=PLAIN, *, encoded=None, knows_none=False, n_
 
 
 def fit_linear_once(head, batch, penalty, **options):
-    """Fit as `fit_linear`, or copy the fit where this process has done the same before.
+    """Fit as `fit_linear`, or copy the fit where this experiment has done the same before.
 
     The arms of an experiment differ in their encoders and share the linear fit
     of each fold; it is the same to the last bit.
@@ -128,12 +132,27 @@ def fit_linear_once(head, batch, penalty, **options):
     shape = (head.first_start, head.last_start, head.lead_bars, head.contrast_bars, head.outer_bars, head.upside_down)
     given = [*batch.values(), *_linear_state(head).values()]
     key = fingerprint(repr((penalty, sorted(options.items()), shape)), *(value.cpu().numpy() for value in given))
+    path = _shared["folder"] / f"{key}.safetensors" if _shared else None
+    if key not in _fits and path is not None and path.exists():
+        _fits[key], _ = load_tensors(path)
     if key not in _fits:
         fit_linear(head, batch, penalty, **options)
         _fits[key] = {name: value.clone() for name, value in _linear_state(head).items()}
-        while len(_fits) > N_KEPT:
-            del _fits[next(iter(_fits))]  # the oldest
+        if path is not None:
+            save_tensors(_fits[key], path)
     head.load_state_dict(_fits[key], strict=False)
+    while len(_fits) > N_KEPT:
+        del _fits[next(iter(_fits))]  # the oldest
+
+
+def share_linear_fits(folder):
+    """Let this process take linear fits from a folder, and leave its own there for others.
+
+    Parameters
+    ----------
+    folder : str or Path
+    """
+    _shared["folder"] = Path(folder)
 
 
 def check_starts(head, spans):

@@ -139,13 +139,19 @@ class Jade(nn.Module):
         readings = self.segment_head.readings(x) if hasattr(self, "segment_head") else x.unsqueeze(1)
         return self.encoder(self.input_dropout(readings.flatten(0, 1))).unflatten(0, readings.shape[:2])
 
-    def decode(self, encoded, x):
-        """Return the heads' outputs for windows `x` (batch, time, n_features) and their encoded bars."""
+    def score_linearly(self, x):
+        """Return the segment head's linear scores of windows `x` (batch, time, n_features), None without that head."""
+        if not hasattr(self, "segment_head"):
+            return None
+        return self.segment_head.score_linearly(self.segment_head.look_around(x))
+
+    def decode(self, encoded, linear=None):
+        """Return the heads' outputs for windows as `encode` and `score_linearly` give them."""
         outputs = {}
         if hasattr(self, "heads"):
             outputs |= {**self.heads(encoded[:, 0]), "log_sigma": self.log_sigma}
-        if hasattr(self, "segment_head"):
-            outputs |= self.segment_head(self.segment_head.look_around(x), encoded)
+        if linear is not None:
+            outputs |= self.segment_head(linear, encoded)
         return outputs
 
     def forward(self, x):
@@ -161,7 +167,7 @@ class Jade(nn.Module):
             See `ExpansionHeads.forward`, with `log_sigma` (4,) in the order of
             TASKS, and `SegmentHead.forward`.
         """
-        return self.decode(self.encode(x), x)
+        return self.decode(self.encode(x), self.score_linearly(x))
 
 
 class JadeCompact(Jade):

@@ -130,7 +130,7 @@ class SegmentHead(nn.Module):
         return torch.stack([x, turned], dim=1)
 
     def look_around(self, x):
-        """Return what the linear scores read: it depends on the window alone, so that it can be kept.
+        """Return what the linear scores read, where an edge may lie; it depends on the window alone.
 
         Parameters
         ----------
@@ -139,32 +139,52 @@ class SegmentHead(nn.Module):
         Returns
         -------
         tuple of Tensor
-            `at_start` and `at_end` (batch, n_readings, time, columns around an
-            edge), `bars` (batch, n_readings, time, column); standardised.
+            `at_start` (batch, n_readings, n_starts, columns around an edge),
+            `at_end` (batch, n_readings, n_ends, columns around an edge), the ends
+            from the first start on, and `bars` (batch, n_readings, time, column);
+            standardised.
         """
         bars = self._standardise(self.readings(x))
         lead = self.lead_bars
+        starts, ends = slice(self.first_start, self.last_start + 1), slice(self.first_start, None)
         padded = functional.pad(bars.flatten(0, 1).transpose(1, 2), (lead, lead), mode="replicate")
         around = padded.unfold(2, 2 * lead + 1, 1).transpose(1, 2).unflatten(0, bars.shape[:2])
-        at_start, at_end = list(around.unbind(-1)), list(around.flip(-1).unbind(-1))
+        at_start, at_end = list(around[:, :, starts].unbind(-1)), list(around[:, :, ends].flip(-1).unbind(-1))
         for width in self.contrast_bars:
             before, after = _means_beside(bars, width)
-            at_start.append((after - before)[:, :, :-1])
-            at_end.append((before - after)[:, :, 1:])
+            at_start.append((after - before)[:, :, :-1][:, :, starts])
+            at_end.append((before - after)[:, :, 1:][:, :, ends])
         for width in self.outer_bars:
             before, after = _means_beside(bars, width)
-            at_start.append(before[:, :, :-1])
-            at_end.append(after[:, :, 1:])
-        at_start, at_end = torch.stack(at_start, dim=-1), torch.stack(at_end, dim=-1)
-        return at_start.flatten(3) / self.around_scale, at_end.flatten(3) / self.around_scale, bars
+            at_start.append(before[:, :, :-1][:, :, starts])
+            at_end.append(after[:, :, 1:][:, :, ends])
+        at_start, at_end = torch.stack(at_start, dim=-1).flatten(3), torch.stack(at_end, dim=-1).flatten(3)
+        return at_start.div_(self.around_scale), at_end.div_(self.around_scale), bars
 
-    def forward(self, around, encoded=None):
-        """Score every (state, start, end).
+    def score_linearly(self, around):
+        """Return the scores that are linear in the features.
 
         Parameters
         ----------
         around : tuple of Tensor
             Of `look_around`.
+
+        Returns
+        -------
+        tuple of Tensor
+            `start` (batch, n_readings, n_starts, n_states), `end` (batch,
+            n_readings, n_ends, 1) and `inside` (batch, n_readings, time, 1).
+        """
+        at_start, at_end, bars = around
+        return self.start(at_start), self.end(at_end), self.inside(bars)
+
+    def forward(self, linear, encoded=None):
+        """Score every (state, start, end).
+
+        Parameters
+        ----------
+        linear : tuple of Tensor
+            Of `score_linearly`.
         encoded : Tensor (batch, n_readings, time, width), optional
 
         Returns
@@ -174,11 +194,12 @@ class SegmentHead(nn.Module):
             comes before the start; `null_logit` (1,), the score of a window
             without an expansion; `null_slope` (1,).
         """
-        at_start, at_end, bars = around
-        start, end, inside = self.start(at_start), self.end(at_end), self.inside(bars)
+        start, end, inside = linear
         if encoded is not None:
             more = self.contribution(self.dropout(encoded)).split((self.n_states, 1, 1), dim=-1)
-            start, end, inside = start + more[0], end + more[1], inside + more[2]
+            start = start + more[0][:, :, self.first_start : self.last_start + 1]
+            end = end + more[1][:, :, self.first_start :]
+            inside = inside + more[2]
         spans = self._join(*(part.transpose(2, 3) for part in (start, end, inside)))
         # either direction will do: their probabilities add
         logits = spans[:, 0] if self.n_readings == 1 else torch.logaddexp(spans[:, 0], spans[:, 1])
@@ -222,8 +243,8 @@ class SegmentHead(nn.Module):
     def _join(self, start, end, inside):
         """Return start + end + sum of inside + length for every span, (batch, reading, state, n_starts, time)."""
         total = functional.pad(inside.cumsum(dim=-1), (1, 0))
-        opening = (start - total[..., :-1])[..., self.first_start : self.last_start + 1]
-        closing = end + total[..., 1:]
+        opening = start - total[..., self.first_start : self.last_start + 1]
+        closing = total[..., 1:] + functional.pad(end, (self.first_start, 0))
         return opening.unsqueeze(-1) + closing.unsqueeze(-2) + self._length_scores()
 
     def _length_scores(self):
@@ -273,7 +294,8 @@ class LinearSegments(nn.Module):
 
     def forward(self, x):
         """Score every (state, start, end) of windows (batch, time, n_features): see `SegmentHead.forward`."""
-        return self.segment_head(self.segment_head.look_around(x))
+        head = self.segment_head
+        return head(head.score_linearly(head.look_around(x)))
 
 
 def _means_beside(bars, width):

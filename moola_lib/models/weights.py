@@ -28,7 +28,8 @@ def save_tensors(tensors, path, *, metadata=None):
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = {"moola": json.dumps(metadata or {})}
     with replace_atomically(path) as temporary:
-        safetensors.torch.save_file(contiguous, temporary, metadata=text)
+        # its bytes are written here: on a full disk its own writer raises an error that is no OSError
+        temporary.write_bytes(safetensors.torch.save(contiguous, metadata=text))
 
 
 def load_tensors(path):

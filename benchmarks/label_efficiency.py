@@ -12,11 +12,13 @@ import pandas as pd
 
 SEED = 7401  # not looked at while the methods were chosen
 SIZES = (20, 40, 80, 139)
-N_DRAWS = 3
+N_DRAWS = 5
 SESSIONS = {"labelled": 30, "unlabelled": 60, "test": 75}
 STRENGTH, DRIFT = 2.0, 0.5
 HIDDEN_SIZE = 64
 N_EPOCHS = 12
+FINE_TUNED = "pre-trained, fine-tuned"
+RIVALS = ("random, fine-tuned", "random, frozen", "phase-shuffled, fine-tuned", "logistic regression")
 PATH = Path(__file__).parents[1] / "reports" / "LABEL_EFFICIENCY.md"
 
 
@@ -111,7 +113,7 @@ def build_arms(table, encoders, localiser):
     near = FinetuneSettings(n_frozen_epochs=0, n_unfrozen_epochs=0, linear_penalty=NEAR, **common)
     own = options(table)
     return [
-        Arm("pre-trained, fine-tuned", "jade_compact", tuned, own, encoders["bars"]),
+        Arm(FINE_TUNED, "jade_compact", tuned, own, encoders["bars"]),
         Arm("pre-trained, frozen", "jade_compact", frozen, own, encoders["bars"]),
         Arm("random, frozen", "jade_compact", frozen, own),
         Arm("random, fine-tuned", "jade_compact", tuned, own),
@@ -121,51 +123,63 @@ def build_arms(table, encoders, localiser):
 
 
 def measure(metrics=("hit3_start", "joint3")):
-    """Return the study as a frame: metric, arm, n_labels, value with its interval."""
-    from moola_lib.evaluation.fits import plan_fits, run_fits
+    """Return two frames: what each arm is worth by metric and number of labels, and the paired gains of FINE_TUNED."""
+    from moola_lib.evaluation.fits import plan_fits, results_by_arm, run_fits
     from moola_lib.evaluation.inputs import collect_inputs
-    from moola_lib.evaluation.label_efficiency import label_efficiency
+    from moola_lib.evaluation.label_efficiency import label_efficiency, label_gains
     from moola_lib.windows import subset_folds
 
     market, table, gather, windows, fold = draw_market()
     inputs = collect_inputs(windows, gather, market.bars.frame)
     subsets = subset_folds(fold, SIZES, n_draws=N_DRAWS, seed=SEED)
     features = {"set_id": table.set_id, "names": table.names}
-    found = []
     with tempfile.TemporaryDirectory() as folder:
         encoders, localiser = pretrain_encoders(table, windows, fold, folder), amortise_localiser(table, folder)
-        for arm in build_arms(table, encoders, localiser):
-            fits = plan_fits([arm], [subset for _, subset in subsets], [SEED])
-            results = {arm.name: run_fits(fits, gather, windows, features=features, validation_frac=0.0)}
-            for metric in metrics:
-                frame = label_efficiency(windows, subsets, results, inputs, metric=metric)
-                found.append(frame.assign(metric=metric))
-            print(found[-1].to_string(), flush=True)
-    return pd.concat(found).drop_duplicates(["metric", "arm", "n_labels"])
+        fits = plan_fits(build_arms(table, encoders, localiser), [subset for _, subset in subsets], [SEED])
+        found = results_by_arm(fits, run_fits(fits, gather, windows, features=features, validation_frac=0.0))
+    results = {name: by_seed[SEED] for name, by_seed in found.items()}
+    worth = [label_efficiency(windows, subsets, results, inputs, metric=each).assign(metric=each) for each in metrics]
+    gains = [
+        label_gains(windows, subsets, results, inputs, FINE_TUNED, RIVALS, metric=each).assign(metric=each)
+        for each in metrics
+    ]
+    return pd.concat(worth), pd.concat(gains)
 
 
 def write_page(path=PATH):
     """Run the study and write the page."""
     from moola_lib.files import write_text
 
-    frame = measure()
+    worth, gains = measure()
     tables = []
     for metric, title in (("hit3_start", "Start within 3 bars"), ("joint3", "Both edges within 3 bars")):
-        tables.append(f"## {title}\n\n" + _table(frame[frame["metric"] == metric]))
+        tables.append(f"## {title}\n\n" + _table(worth[worth["metric"] == metric]))
+        tables.append(f"{FINE_TUNED}, against:\n\n" + _gains_table(gains[gains["metric"] == metric]))
     n_test = SESSIONS["test"] * 8
     text = f"""# What each way to train makes of few labels
 
 Written by `python -m benchmarks.label_efficiency`; do not edit by hand. Simulated bars, r = {STRENGTH:g}, drift
 {DRIFT:g}, seed {SEED}; {n_test} test windows of {SESSIONS["test"]} sessions that nothing was trained on. A figure is
 the mean over {N_DRAWS} draws of that many labels; ± is half of its 95% interval (bootstrap of whole test sessions, for
-these draws), and what follows the comma is the standard deviation between draws. All arms but the amortised one fit
-the same linear scores first; `jade_compact` of {HIDDEN_SIZE} units, {N_EPOCHS} epochs. The amortised arm was trained
-on windows of the same generator with laws drawn at random: it has seen the law's kind, and stands apart.
+these draws), and what follows the comma is the standard deviation between draws. Differences are paired: the same
+draws, the same resampled sessions. All arms but the amortised one fit the same linear scores first; `jade_compact` of
+{HIDDEN_SIZE} units, {N_EPOCHS} epochs. The amortised arm was trained on windows of the same generator with laws drawn
+at random, as many window passes as the masked autoencoder had: it has seen the law's kind, and stands apart.
 
 {chr(10).join(tables)}
 """
     write_text(path, text)
     return path
+
+
+def _gains_table(frame):
+    """Return a Markdown table of paired differences: a row a rival, a column a number of labels."""
+    lines = [["labels", *map(str, SIZES)], ["---"] * (len(SIZES) + 1)]
+    for other, rows in frame.groupby("against", sort=False):
+        rows = rows.set_index("n_labels").loc[list(SIZES)]
+        cells = [f"{r.difference:+.3f} ({r.low:+.3f} to {r.high:+.3f}) {r.verdict}" for r in rows.itertuples()]
+        lines.append([other, *cells])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def _table(frame):

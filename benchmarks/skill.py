@@ -220,6 +220,8 @@ def figures():
         else:
             gain = partial(gain_of, setting, "linear segments")
             found.append(Figure(f"both edges over linear segments: {words}", "≥ 0", gain))
+            low = partial(gain_of, setting, "logistic regression", end="low")
+            found.append(Figure(f"both edges over logistic regression, lower end: {words}", "≥ 0", low))
     return found
 
 

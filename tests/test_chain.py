@@ -14,6 +14,7 @@ from chromium import open_page
 
 from moola_lib.labels import propose_labels
 from moola_lib.market import simulate_bars
+from moola_lib.runs.parameters import FineTuning
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -30,6 +31,8 @@ TINY = {
     "n_bootstrap": 100,
     "n_control_epochs": 1,
     "n_multitask_epochs": 1,
+    "n_amortised_epochs": 1,
+    "amortised_windows_per_epoch": 64,
     "n_lstm_epochs": 1,
     "lstm_hidden_size": 4,
     "label_sizes": "[10]",
@@ -40,6 +43,7 @@ TINY = {
     "strategies": "[fixed, uncertainty_bounded]",
     "in_use": "fixed",
 }
+FINE_TUNING = [name for name in TINY if name in FineTuning.model_fields]
 pytestmark = pytest.mark.slow
 
 
@@ -111,6 +115,23 @@ def tiny_for_03():
 def metrics_of_03(home, run_id):
     path = home / "data" / "artifacts" / run_id / "03_pretraining" / "training_results.json"
     return [row["validation_huber"] for row in json.loads(path.read_text())["history"]]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"heads": "notes", "decoder": "inside"},
+        {"heads": "both", "n_repeats": 2, "n_seeds": 2},
+        {"exam": "true", "n_permutations": 0, "n_lstm_epochs": 0},
+    ],
+    ids=["notes heads", "both heads, repeated", "exam"],
+)
+def test_fine_tuning_runs_with_other_settings(home, first, options):
+    own = {name: TINY[name] for name in FINE_TUNING} | options
+    given = [part for name, value in own.items() for part in ("-p", name, value)]
+    result = moola(home, "run", "04", "-p", "upstream_run", "first", *given)
+    assert result.returncode == 0, result.stderr
+    assert "start within 3 bars" in result.stdout
 
 
 def test_strict_turns_a_failed_gate_into_exit_3(home, first):

@@ -13,6 +13,7 @@ from moola_lib.features import build_features
 from moola_lib.labels import labels_from_planted
 from moola_lib.learning.finetune import FinetuneSettings
 from moola_lib.market import REFERENCE, simulate_bars
+from moola_lib.models.jade import HEADS
 from moola_lib.windows import grouped_folds, place_labels
 from moola_lib.windows.gather import WindowGatherer
 
@@ -23,7 +24,7 @@ SETTINGS = FinetuneSettings(
 OPTIONS = {"hidden_size": 16, "n_layers": 1, "dropout": 0.0, "head_dropout": 0.1}
 
 
-def fit(market, *, is_blind=False):
+def fit(market, *, heads="notes", is_blind=False):
     """Cross-validate a small model; return (windows, answer, baselines, bars that count)."""
     table = build_features(market.bars)
     if is_blind:
@@ -31,10 +32,10 @@ def fit(market, *, is_blind=False):
     windows, _ = place_labels(labels_from_planted(market.planted, symbol="SIM"), market.bars.frame, table.starts)
     gather = WindowGatherer(table, with_position=is_blind)
     folds = grouped_folds(windows.place, windows.day, n_folds=3)
-    arm = Arm("small", "jade", SETTINGS, OPTIONS)
+    arm = Arm("small", "jade", SETTINGS, {**OPTIONS, "heads": HEADS[heads]})
     features = {"set_id": table.set_id, "names": gather.names}
     results = [run_fold(arm, gather, windows, fold, features=features) for fold in folds]
-    answer, outputs = assemble(results, folds, len(windows))
+    answer, outputs = assemble(results, folds, len(windows), decoder="segment" if heads == "segment" else "inside")
     inputs = collect_inputs(windows, gather, market.bars.frame)
     return windows, answer, cross_fit_baselines(windows, folds, inputs), outputs["is_valid"]
 
@@ -56,9 +57,10 @@ def gates_of(windows, answer, baselines, is_valid):
     }
 
 
-def test_on_a_null_market_no_learning_gate_passes():
+@pytest.mark.parametrize("heads", ["notes", "segment"])
+def test_on_a_null_market_no_learning_gate_passes(heads):
     law = replace(REFERENCE, has_states=False)
-    found = gates_of(*fit(simulate_bars(30, strength=1.0, drift=0.0, law=law)))
+    found = gates_of(*fit(simulate_bars(30, strength=1.0, drift=0.0, law=law), heads=heads))
     assert set(found.values()) == {"FAIL"}, found
 
 
@@ -70,8 +72,9 @@ def test_the_same_gates_pass_where_there_is_something_to_learn():
     assert found["inside_f1"] == found["inside_ap"] == "PASS", found
 
 
-def test_position_alone_is_no_better_than_the_constant():
-    windows, answer, baselines, is_valid = fit(simulate_bars(30, drift=0.5), is_blind=True)
+@pytest.mark.parametrize("heads", ["notes", "segment"])
+def test_position_alone_is_no_better_than_the_constant(heads):
+    windows, answer, baselines, is_valid = fit(simulate_bars(30, drift=0.5), heads=heads, is_blind=True)
     against = compare_predictions(windows, answer, baselines["constant"], is_valid=is_valid, n_bootstrap=300)
     verdicts = against.set_index("metric")["verdict"]
     for metric in ("hit3_start", "hit3_end", "joint3", "inside_f1", "inside_ap", "countdown_mae"):

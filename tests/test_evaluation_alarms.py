@@ -15,32 +15,37 @@ SESSION = np.array([1, 1, 1, 2, 3, 3])
 
 
 def test_alarms_by_hand():
-    found = false_alarms(LABELLED, ORDINARY, SESSION, recall=0.8)
-    assert (found.threshold, found.recall) == (0.6, 0.8)
+    found = false_alarms([LABELLED], [ORDINARY], SESSION, recall=0.8)
+    assert found.recall == 0.8  # from 0.6 on
     assert found.per_session == pytest.approx((2 + 0 + 1) / 3) and found.n_sessions == 3
     assert 0 <= found.low <= found.per_session <= found.high <= 2
 
 
 def test_the_threshold_is_the_highest_that_reaches_the_recall():
     for recall in (0.01, 0.2, 0.5, 0.61, 1.0):
-        found = false_alarms(LABELLED, ORDINARY, SESSION, recall=recall)
-        assert found.recall >= recall
-        assert (found.threshold < LABELLED).mean() < recall
-    tied = false_alarms(np.full(5, 0.5), ORDINARY, SESSION, recall=0.2)
+        found = false_alarms([LABELLED], [ORDINARY], SESSION, recall=recall)
+        assert recall <= found.recall < recall + 1 / len(LABELLED)
+    tied = false_alarms([np.full(5, 0.5)], [ORDINARY], SESSION, recall=0.2)
     assert tied.recall == 1.0  # the recall that is reached is told, not the one asked for
+
+
+def test_each_model_has_a_threshold_of_its_own():
+    alone = false_alarms([LABELLED], [ORDINARY], SESSION)
+    louder = false_alarms([LABELLED, 100 + 10 * LABELLED], [ORDINARY, 100 + 10 * ORDINARY], SESSION)
+    assert (louder.per_session, louder.recall, louder.n_labelled) == (alone.per_session, alone.recall, 10)
 
 
 def test_windows_that_share_bars_alarm_once():
     place = np.array([0, 52, 104, 156, 209, 400])
     every = np.ones(6)
-    assert false_alarms(LABELLED, every, np.ones(6)).per_session == 6
-    assert false_alarms(LABELLED, every, np.ones(6), place).per_session == 3  # at 0, 156, 400
-    assert false_alarms(LABELLED, every[::-1], np.ones(6), place[::-1]).per_session == 3
+    assert false_alarms([LABELLED], [every], np.ones(6)).per_session == 6
+    assert false_alarms([LABELLED], [every], np.ones(6), place).per_session == 3  # at 0, 156, 400
+    assert false_alarms([LABELLED], [every[::-1]], np.ones(6), place[::-1]).per_session == 3
 
 
 def test_more_recall_costs_more_alarms():
     rng = np.random.default_rng(1)
-    table = alarm_curve(rng.normal(1, 1, 174), rng.normal(0, 1, 1300), np.arange(1300) // 13)
+    table = alarm_curve([rng.normal(1, 1, 174)], [rng.normal(0, 1, 1300)], np.arange(1300) // 13)
     assert (table["recall"].diff().dropna() > 0).all() and (table["per_session"].diff().dropna() >= 0).all()
     assert ((table["low"] <= table["per_session"]) & (table["per_session"] <= table["high"])).all()
 
@@ -52,7 +57,7 @@ def test_the_interval_is_by_session():
     session = np.repeat(np.arange(40), 13)
     widths = [
         np.ptp([found.low, found.high])
-        for found in (false_alarms(LABELLED, scores.astype(float), session) for scores in (busy, mixed))
+        for found in (false_alarms([LABELLED], [scores.astype(float)], session) for scores in (busy, mixed))
     ]
     assert widths[0] > 2 * widths[1]
 
@@ -63,7 +68,7 @@ def test_the_interval_is_by_session():
 )
 def test_scores_that_cannot_be_ranked_are_a_sentence(labelled, ordinary, words):
     with pytest.raises(UserError, match=words):
-        false_alarms(labelled, ordinary, np.zeros(len(ordinary)))
+        false_alarms([labelled], [ordinary], np.zeros(len(ordinary)))
 
 
 @pytest.mark.parametrize(("sd", "ceiling"), [(0, 1.0), (3, 0.76), (4, 0.62), (5, 0.52)])

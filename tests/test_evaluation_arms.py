@@ -10,7 +10,7 @@ import torch
 from moola_lib.evaluation.causal_arms import causal_table, cross_fit_causal_rivals, score_causal_arm
 from moola_lib.evaluation.cross_validation import Arm, assemble, ensemble, fold_model, model_answers, run_fold
 from moola_lib.evaluation.inputs import collect_inputs
-from moola_lib.evaluation.label_efficiency import HAND_FEATURES, label_efficiency
+from moola_lib.evaluation.label_efficiency import HAND_FEATURES, label_efficiency, label_gains
 from moola_lib.features.sets import upside_down
 from moola_lib.learning import linear_fit
 from moola_lib.learning.finetune import FinetuneSettings, finetune
@@ -106,6 +106,22 @@ def test_label_efficiency_averages_draws_beside_hand_features(labelled, folds, r
     assert rows.loc[("ours", 5), "value"] == pytest.approx(hits.mean())
     assert rows.loc[("ours", 5), "n_draws"] == 2 and rows.loc[("ours", 5), "sd_of_draws"] == 0
     assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()
+
+
+def test_gains_by_labels_are_paired(labelled, folds, results, inputs):
+    subsets = [(5, folds[0]), (5, folds[0]), (7, folds[0])]
+    given = {"ours": [results[0]] * 3, "theirs": [results[0]] * 3}
+    rivals = ("theirs", HAND_FEATURES)
+    table = label_gains(labelled, subsets, given, inputs, "ours", rivals, n_bootstrap=50).set_index(
+        ["n_labels", "against"]
+    )
+    same = table.loc[(5, "theirs")]  # the marginal intervals are wide, the paired one has no width
+    assert (same["difference"], same["low"], same["high"], same["verdict"]) == (0, 0, 0, "INCONCLUSIVE")
+    worth = label_efficiency(labelled, subsets, given, inputs, n_bootstrap=50).set_index(["n_labels", "arm"])["value"]
+    for size in (5, 7):
+        difference = worth[size, "ours"] - worth[size, HAND_FEATURES]
+        assert table.loc[(size, HAND_FEATURES), "difference"] == pytest.approx(difference)
+    assert (table["n_days"] == len(np.unique(labelled.day[folds[0].test]))).all()
 
 
 def test_causal_scores_of_an_arm_stand_beside_rivals_that_look_back(arm, gather, labelled, folds, results, inputs):

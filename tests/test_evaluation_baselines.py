@@ -18,7 +18,6 @@ from moola_lib.evaluation.cross_validation import (
     FoldResult,
     assemble,
     cross_fit_baselines,
-    fold_spread,
     hold_out,
     run_fold,
 )
@@ -236,13 +235,6 @@ def test_folds_of_other_windows_are_refused(labelled, gather):
     mixed = replace(fold, train=np.r_[fold.train, fold.test[:1]])
     with pytest.raises(AssertionError, match="share"):
         run_fold(Arm("a", "jade", FinetuneSettings()), gather, labelled, mixed, features={})
-
-
-def test_the_spread_of_folds_is_a_sample_deviation():
-    assert fold_spread([1.0, 2.0, 3.0, float("nan")]) == pytest.approx((2.0, 1.0))
-    mean, sd = fold_spread([0.5])
-    assert mean == 0.5 and np.isnan(sd)
-    assert np.isnan(fold_spread([])).all()
 
 
 def test_the_rule_agrees_with_its_own_proposals(market, table):

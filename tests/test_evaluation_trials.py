@@ -30,8 +30,8 @@ def test_the_same_configuration_counts_once(tmp_path):
     for seed in (1, 2, 1):
         log(path, seed)
     log(path, 1, notebook="03_pretraining")
-    assert len(read_trials(path)) == 4 and count_trials(path) == 3
-    assert count_trials(path, notebook="04_fine_tuning") == 2
+    assert len(read_trials(path)) == 4 and count_trials(path) == 6  # two figures each
+    assert count_trials(path, notebook="04_fine_tuning") == 4
     one, two = ({"a": 1, "b": 2}, {"b": 2, "a": 1})
     facts = FACTS | {"figures": {}}
     prints = {log_trial(path, parameters=each, **facts)["fingerprint"] for each in (one, two)}
@@ -62,4 +62,4 @@ def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path):
 
 def test_luck_is_said_where_there_was_a_choice():
     assert "nothing was chosen" in describe_trials(1, 174)
-    assert "20 configurations tried" in describe_trials(20, 174) and "7 points" in describe_trials(20, 174)
+    assert "20 ways to train" in describe_trials(20, 174) and "7 points" in describe_trials(20, 174)

@@ -9,12 +9,10 @@ import torch
 from tiny_training import SETTINGS, TRAIN, VALIDATION, assert_equal_weights, tiny_model, without_clock
 
 from moola_lib.errors import UserError
-from moola_lib.learning import pretrain as pretrain_module
 from moola_lib.learning.device import at_precision
 from moola_lib.learning.epochs import learning_rate_at
 from moola_lib.learning.objectives import Reconstruction, feature_moments
-from moola_lib.learning.pretrain import PretrainSettings, pretrain, pretrain_for_fold
-from moola_lib.market import trade_dates
+from moola_lib.learning.pretrain import PretrainSettings, pretrain
 from moola_lib.models import build_model
 from moola_lib.windows.gather import WindowGatherer
 
@@ -190,46 +188,6 @@ def test_the_leak_is_learned_by_copying(gather):
     )
     assert leaky == min(row["validation_huber"] for row in history)
     assert leaky < 0.6 * honest  # nothing it knows is of use once hiding is on
-
-
-def test_a_fold_never_sees_its_test_days_nor_their_neighbours(gather, market):
-    index, places = market.bars.frame.index, np.arange(20, len(market.bars.frame) - 104, 15)
-    dates = trade_dates(index)
-    seen = []
-
-    class Watched(WindowGatherer):
-        def __init__(self):
-            self.__dict__ = dict(gather.__dict__)
-
-        def __call__(self, places):
-            seen.append(places.numpy())
-            return WindowGatherer.__call__(self, places)
-
-    model = tiny_model()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    test_days = np.unique(dates)[[0]]
-    settings = replace(SETTINGS, n_epochs=1)
-    assert pretrain_for_fold(model, Watched(), places, index, test_days, settings) is model
-    assert any(not torch.equal(before[name], value) for name, value in model.state_dict().items())
-    bars = (np.unique(np.concatenate(seen))[:, None] + np.arange(105)).ravel()
-    assert not np.isin(dates[bars], np.unique(dates)[:2]).any()
-    assert np.isin(np.unique(dates)[2:], dates[bars]).all()
-
-
-def test_a_folds_validation_shares_no_bar_with_its_training(gather, market, monkeypatch):
-    parts = []
-    monkeypatch.setattr(pretrain_module, "pretrain", lambda model, gather, *parts_, **options: parts.extend(parts_))
-    index, places = market.bars.frame.index, np.arange(0, len(market.bars.frame) - 104, 15)
-    pretrain_for_fold(None, gather, places, index, np.unique(trade_dates(index))[[2]], SETTINGS)
-    train, validation, _ = parts
-    assert validation[0] - (train[-1] + 104) > 105
-    assert len(validation) == pytest.approx(0.15 * (len(train) + len(validation)), rel=0.1)
-
-
-def test_a_fold_that_leaves_nothing_is_a_sentence(gather, market):
-    index = market.bars.frame.index
-    with pytest.raises(UserError, match="of 10 windows none is left to pre-train on away from 6 test days"):
-        pretrain_for_fold(tiny_model(), gather, np.arange(10), index, np.unique(trade_dates(index)), SETTINGS)
 
 
 def test_moments_are_those_of_valid_bars(table, gather):

@@ -45,6 +45,8 @@ def test_position_is_appended_last_and_only_when_asked(table, gather):
     assert with_position.names == (*table.names, "position") and gather.names == table.names
     torch.testing.assert_close(x[:, :, -1], (torch.arange(105) / 104).expand(2, -1))
     assert torch.equal(x[:, :, :-1], gather(places)[0])
+    x, is_valid = with_position(torch.tensor([0]))  # a segment's first bars are not valid yet
+    assert not is_valid[0, :20].any() and (x[0, :20] == 0).all() and (x[0, 20:, -1] > 0).all()
 
 
 def test_a_series_shorter_than_a_window_is_a_sentence(tiny):

@@ -159,12 +159,15 @@ def test_a_warp_of_probability_0_is_the_batch_itself(batch):
 
 def test_a_warp_moves_features_and_keeps_targets_of_one_span(batch):
     plain, spans = batch
-    warped = warp_batch(plain, spans, 1.0, generator())
-    assert not torch.equal(warped["x"], plain["x"])
+    told = torch.stack([torch.as_tensor(edge) for edge in spans], dim=1)[:, None]
+    told[3] = -1
+    warped = warp_batch({**plain, "spans": told}, spans, 1.0, generator())
+    assert not torch.equal(warped["x"], plain["x"]) and (warped["spans"][3] == -1).all()
     for row in range(3):
         inside = warped["inside"][row].numpy()
         start, end = inside.argmax(), 104 - inside[::-1].argmax()
         made = expansion_targets(start, end)
+        assert warped["spans"][row].tolist() == [[start, end]]
         np.testing.assert_array_equal(inside, made.mask)
         np.testing.assert_array_equal(warped["countdown"][row], made.countdown)
         np.testing.assert_allclose(warped["pointers"][row], [made.centre, made.length], atol=1e-7)

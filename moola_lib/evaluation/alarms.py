@@ -8,19 +8,16 @@ import pandas as pd
 from moola_lib.errors import UserError
 from moola_lib.evaluation.intervals import day_block_weights, interval
 from moola_lib.labels.targets import WINDOW_BARS
-from moola_lib.learning.calibrate import find_evidence
 
 RECALLS = tuple(np.round(np.arange(0.1, 1.01, 0.1), 1).tolist())
 
 
 @dataclass(frozen=True)
 class FalseAlarms:
-    """Alarms on ordinary sessions at the threshold that a recall asks for.
+    """Alarms on ordinary sessions at the thresholds that a recall asks for.
 
     Attributes
     ----------
-    threshold : float
-        Alarm where the score is at least this.
     recall : float
         Share of labelled windows that alarm.
     per_session : float
@@ -30,7 +27,6 @@ class FalseAlarms:
     n_labelled, n_sessions : int
     """
 
-    threshold: float
     recall: float
     per_session: float
     low: float
@@ -44,13 +40,17 @@ def false_alarms(
 ):
     """Count alarms on ordinary sessions at the threshold at which enough labelled windows alarm.
 
+    Each model has a threshold of its own, on the windows that it did not train
+    on: evidence of two models is not on one scale. Sessions count the mean over
+    models.
+
     Parameters
     ----------
-    labelled : ndarray (n,)
-        Scores of windows with an expansion, each from a fit that did not train on
-        it; higher is more of an alarm. For example log-odds of the null cell.
-    ordinary : ndarray (m,)
-        Scores of windows of unlabelled sessions, chosen without a look at them.
+    labelled : list of ndarray (n_k,)
+        By model: scores of windows with an expansion that it was not trained on;
+        higher is more of an alarm.
+    ordinary : list of ndarray (m,)
+        By model: scores of the same windows of unlabelled sessions, chosen without a look at them.
     session : ndarray (m,)
         Which session each ordinary window is of. A session counts by its windows.
     place : ndarray (m,), int64, optional
@@ -70,80 +70,54 @@ def false_alarms(
     UserError
         There are no scores on one side, or some are NaN.
     """
-    labelled, ordinary, session = np.asarray(labelled), np.asarray(ordinary), np.asarray(session)
+    session = np.asarray(session)
     for scores, name in ((labelled, "labelled"), (ordinary, "ordinary")):
-        if len(scores) == 0 or np.isnan(scores).any():
-            raise UserError(
-                f"{int(np.isnan(scores).sum())} of {len(scores)} alarm scores of {name} windows are NaN; "
-                "give at least one, and none that is NaN"
-            )
-    # the highest threshold that still reaches the recall
-    n_wanted = max(int(np.ceil(recall * len(labelled) - 1e-9)), 1)
-    threshold = np.sort(labelled)[len(labelled) - n_wanted]
-    is_alarm = ordinary >= threshold
-    if place is not None:
-        is_alarm = _first_of_each(is_alarm, np.asarray(place), window_bars)
+        for own in map(np.asarray, scores):
+            if len(own) == 0 or np.isnan(own).any():
+                raise UserError(
+                    f"{int(np.isnan(own).sum())} of {len(own)} alarm scores of {name} windows are NaN; "
+                    "give at least one, and none that is NaN"
+                )
     sessions, which = np.unique(session, return_inverse=True)
-    counts = np.bincount(which, weights=is_alarm, minlength=len(sessions))
+    counts, n_reached = np.zeros(len(sessions)), 0
+    for known, heard in zip(map(np.asarray, labelled), map(np.asarray, ordinary), strict=True):
+        # the highest threshold that still reaches the recall
+        n_wanted = max(int(np.ceil(recall * len(known) - 1e-9)), 1)
+        threshold = np.sort(known)[len(known) - n_wanted]
+        is_alarm = heard >= threshold
+        if place is not None:
+            is_alarm = _first_of_each(is_alarm, np.asarray(place), window_bars)
+        counts += np.bincount(which, weights=is_alarm, minlength=len(sessions)) / len(labelled)
+        n_reached += int((known >= threshold).sum())
+    n_labelled = sum(map(len, labelled))
     weights = day_block_weights(sessions, n_bootstrap=n_bootstrap, seed=seed)
     low, high = interval(weights @ counts / len(sessions))
-    reached = float((labelled >= threshold).mean())
-    return FalseAlarms(float(threshold), reached, float(counts.mean()), low, high, len(labelled), len(sessions))
+    return FalseAlarms(n_reached / n_labelled, float(counts.mean()), low, high, n_labelled, len(sessions))
 
 
-def alarm_curve(labelled, ordinary, session, place=None, *, recalls=RECALLS, **options):
+def alarm_curve(labelled, ordinary, session, place=None, *, has_expansion=None, recalls=RECALLS, **options):
     """Return false alarms per session by recall.
 
     Parameters
     ----------
-    labelled, ordinary, session, place : ndarray
+    labelled, ordinary, session, place
         As in `false_alarms`, which takes the further options.
+    has_expansion : ndarray (m,), bool, optional
+        Whether a bar of an expansion lies in the ordinary window: known on
+        simulated markets alone.
     recalls : sequence of float
 
     Returns
     -------
     DataFrame
-        The attributes of FalseAlarms, one row per recall asked for.
+        The attributes of FalseAlarms, one row per recall asked for. Nobody looked
+        at these sessions, so their expansions count as false alarms too; where
+        the truth is known, alarms on windows that hold one do not.
     """
+    if has_expansion is not None:
+        ordinary = [np.where(has_expansion, -np.inf, own) for own in ordinary]
     found = [false_alarms(labelled, ordinary, session, place, recall=recall, **options) for recall in recalls]
     return pd.DataFrame([vars(each) for each in found])
-
-
-def alarms_of_model(model, gather, labelled, places, session, *, has_expansion=None, recalls=RECALLS, **options):
-    """Return false alarms per session of a segment posterior, by recall.
-
-    A window's score is the evidence of all its spans: on ordinary tape few bars
-    look like a start, an end or the inside of an expansion. Windows that step by
-    the range of starts ask about every bar once.
-
-    Parameters
-    ----------
-    model : Module with `segment_head`
-    gather : WindowGatherer
-    labelled : ndarray (n,), int64
-        Places of windows with an expansion that the model was not trained on.
-    places, session : ndarray (m,)
-        Windows of unlabelled sessions, all that fit at a step, and their session.
-    has_expansion : ndarray (m,), bool, optional
-        Whether a bar of an expansion lies in the window: known on simulated markets alone.
-    recalls : sequence of float
-    **options
-        Of `false_alarms`.
-
-    Returns
-    -------
-    DataFrame
-        As `alarm_curve`. Nobody looked at these sessions, so their expansions count
-        as false alarms too. Where the truth is known, `true_per_session`,
-        `true_low` and `true_high` count alarms on windows without any.
-    """
-    known, ordinary = (find_evidence(model, gather, each).cpu().numpy() for each in (labelled, places))
-    table = alarm_curve(known, ordinary, session, places, recalls=recalls, **options)
-    if has_expansion is None:
-        return table
-    silent = np.where(has_expansion, -np.inf, ordinary)
-    true = alarm_curve(known, silent, session, places, recalls=recalls, **options)
-    return table.assign(**{f"true_{name}": true[name] for name in ("per_session", "low", "high")})
 
 
 def holds_bars(places, first, last, *, window_bars=WINDOW_BARS):

@@ -1,10 +1,12 @@
 """Fit arms fold by fold and assemble their out-of-fold answers."""
 
+import itertools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from moola_lib.evaluation.baselines import BASELINES, answer_baseline, coin_flip_baseline
 from moola_lib.evaluation.decoding import decode_spans
@@ -13,6 +15,7 @@ from moola_lib.evaluation.posteriors import start_marginal
 from moola_lib.labels.targets import COUNTDOWN_CLIP_BARS
 from moola_lib.learning.calibrate import fit_temperature
 from moola_lib.learning.checkpoints import Checkpoints
+from moola_lib.learning.device import usable_cores
 from moola_lib.learning.finetune import finetune
 from moola_lib.learning.predict import predict_windows, read_outputs
 from moola_lib.models import build_model
@@ -301,26 +304,26 @@ def cross_fit_baselines(windows, folds, inputs, *, seed=17):
     """
     rng = np.random.default_rng(seed)
 
-    def answer(make):
-        parts = [make(windows.take(fold.train), windows.take(fold.test)) for fold in folds]
+    def answer(name, fold):
+        return answer_baseline(name, windows.take(fold.train), windows.take(fold.test), inputs)
+
+    def flip(fold):
+        return coin_flip_baseline(windows.take(fold.train), windows.take(fold.test), rng=rng)
+
+    def join(parts):
         columns = Prediction.__dataclass_fields__
         return Prediction(**{column: _gather_column(parts, folds, column, len(windows)) for column in columns})
 
     names = [name for name in BASELINES if name != "timestamp only" or inputs.minute is not None]
-    answers = {name: answer(partial(answer_baseline, name, inputs=inputs)) for name in names}
+    # whole fits side by side: on problems this small two threads of one fit get in each other's way
+    with ThreadPoolExecutor(usable_cores(), initializer=threadpool_limits, initargs=(1,)) as pool:
+        parts = list(pool.map(lambda pair: answer(*pair), itertools.product(names, folds)))
+    answers = {name: join(parts[k * len(folds) : (k + 1) * len(folds)]) for k, name in enumerate(names)}
     majority = answers["majority"].type_probability
     for name, found in answers.items():
         if found.type_probability is None:
             answers[name] = replace(found, type_probability=majority)
-    return answers | {"coin flip": [answer(partial(coin_flip_baseline, rng=rng)) for _ in range(N_FLIPS)]}
-
-
-def fold_spread(values):
-    """Return mean and standard deviation (n - 1) of per-fold figures, NaN left out."""
-    values = np.asarray([value for value in values if np.isfinite(value)], np.float64)
-    if len(values) < 2:
-        return float(values.mean()) if len(values) else np.nan, np.nan
-    return float(values.mean()), float(values.std(ddof=1))
+    return answers | {"coin flip": [join([flip(fold) for fold in folds]) for _ in range(N_FLIPS)]}
 
 
 def _gather_column(parts, folds, column, n):

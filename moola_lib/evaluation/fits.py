@@ -21,6 +21,7 @@ import torch
 
 from moola_lib.errors import UserError
 from moola_lib.evaluation.cross_validation import run_fold
+from moola_lib.learning.device import usable_cores
 from moola_lib.learning.linear_fit import share_linear_fits
 
 SECONDS_BETWEEN_LOOKS = 0.05
@@ -237,6 +238,4 @@ def _interrupts_held():
 
 def _default_workers(device):
     """Return one worker per usable core; on a GPU fits share its memory, so one."""
-    if device.type != "cpu":
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores() if device.type == "cpu" else 1

@@ -23,7 +23,7 @@ def day_block_weights(days, *, n_bootstrap=1000, seed=17):
     n_blocks = block.max() + 1
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(n_blocks, np.full(n_blocks, 1 / n_blocks), size=n_bootstrap)
-    return drawn[:, block].astype(np.float64)
+    return drawn.astype(np.float64)[:, block]  # the days first: there are few
 
 
 def interval(values, level=0.95):

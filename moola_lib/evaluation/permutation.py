@@ -1,8 +1,12 @@
 """Could labels that have nothing to do with the bars have scored as well? A permutation test with refits."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
+from threadpoolctl import threadpool_limits
+
+from moola_lib.learning.device import usable_cores
 
 MOVED = ("has_expansion", "start", "end", "spans", "state")
 
@@ -43,6 +47,7 @@ def permutation_test(score_of, windows, n_permutations=199, seed=17):
     ----------
     score_of : callable(LabelledWindows) -> float
         Fits and scores everything with the labels it is given; more is better.
+        Called in several threads.
     windows : LabelledWindows
     n_permutations, seed : int
 
@@ -57,8 +62,11 @@ def permutation_test(score_of, windows, n_permutations=199, seed=17):
     a group that changes next to nothing.
     """
     rng = np.random.default_rng(seed)
-    score = float(score_of(windows))
-    permuted = np.array([float(score_of(move_labels(windows, rng))) for _ in range(n_permutations)])
+    given = [windows, *(move_labels(windows, rng) for _ in range(n_permutations))]
+    # whole fits side by side, each on one thread
+    with ThreadPoolExecutor(usable_cores(), initializer=threadpool_limits, initargs=(1,)) as pool:
+        score, *permuted = map(float, pool.map(score_of, given))
+    permuted = np.array(permuted)
     floor = 1 / (n_permutations + 1)
     reached = ~(permuted < score)  # a score that is not defined is no evidence either
     return PermutationTest(score, permuted, float((1 + reached.sum()) * floor), floor)

@@ -205,7 +205,9 @@ def skill_table(frame):
 def compare_answers(study, answers, one, other, figure="joint", *, n_bootstrap=1000, seed=17):
     """Return how much more often one method is right than another on the same windows, and whether that is so.
 
-    Over the training sets that both were given.
+    Over the training sets that both were given. The interval is of the test
+    windows; a difference whose sign is not the same on every training set is
+    inconclusive whatever its interval says, since a further one may turn it.
 
     Parameters
     ----------
@@ -220,14 +222,16 @@ def compare_answers(study, answers, one, other, figure="joint", *, n_bootstrap=1
     Returns
     -------
     dict
-        `difference`, `low`, `high`, `verdict`.
+        `difference`, `low`, `high`, `verdict`; `by_draw` (n_draws,), the difference on each training set.
     """
     weights = day_block_weights(study.test.day, n_bootstrap=n_bootstrap, seed=seed)
     n_draws = min(len(answers[name][figure]) for name in (one, other))
-    ours, theirs = (answers[name][figure][:n_draws].mean(axis=0) for name in (one, other))
-    gain = ours - theirs
-    low, high = interval(weights @ gain / weights.sum(axis=1))
-    return {"difference": float(gain.mean()), "low": low, "high": high, "verdict": verdict(low, high)}
+    ours, theirs = (answers[name][figure][:n_draws].astype(np.float64) for name in (one, other))
+    by_draw = (ours - theirs).mean(axis=1)
+    low, high = interval(weights @ (ours - theirs).mean(axis=0) / weights.sum(axis=1))
+    is_one_sided = (by_draw > 0).all() or (by_draw < 0).all()
+    word = verdict(low, high) if is_one_sided else "INCONCLUSIVE"
+    return {"difference": float(by_draw.mean()), "low": low, "high": high, "verdict": word, "by_draw": by_draw}
 
 
 def best_rival(answers, figure="joint"):

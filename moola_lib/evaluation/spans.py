@@ -104,6 +104,7 @@ def answer_spans(known, threshold):
         inside_probability=known.inside,
         is_inside=known.inside >= threshold,
         type_probability=known.state,
+        start_probability=known.start,
     )
 
 

@@ -74,7 +74,7 @@ def read_trials(path):
 
 
 def count_trials(path, *, notebook=None):
-    """Return how many configurations were tried: a run repeated with the same settings counts once.
+    """Return how many ways to train were scored: each figure of each configuration; repeated settings count once.
 
     Parameters
     ----------
@@ -83,17 +83,21 @@ def count_trials(path, *, notebook=None):
     notebook : str, optional
         Count those of one notebook only.
     """
-    return len({trial["fingerprint"] for trial in read_trials(path) if notebook in (None, trial["notebook"])})
+    scored = {
+        each["fingerprint"]: len(each["figures"]) for each in read_trials(path) if notebook in (None, each["notebook"])
+    }
+    return sum(scored.values())
 
 
 def describe_trials(n_trials, n_windows, share=0.5):
-    """Say how many configurations were tried and what luck alone adds to the best of them."""
+    """Say how many ways to train were scored in this project folder and what luck alone adds to the best of them."""
     if n_trials <= 1:
-        return f"{n_trials} configuration tried: nothing was chosen among several."
+        return f"{n_trials} way to train was scored in this folder: nothing was chosen among several."
     luck = luck_of_the_best(n_trials, n_windows, share)
     return (
-        f"{n_trials} configurations tried: the best of as many equal ones stands up to {100 * luck:.0f} points above "
-        f"its true share by chance alone ({n_windows} windows, a share of {share:.2g})."
+        f"{n_trials} ways to train were scored in this folder (arms times configurations): the best of as many equal "
+        f"ones stands up to {100 * luck:.0f} points above its true share by chance alone ({n_windows} windows, a share "
+        f"of {share:.2g})."
     )
 
 

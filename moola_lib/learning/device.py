@@ -1,6 +1,7 @@
 """Where to compute, how to seed, and what to say when memory runs out."""
 
 import contextlib
+import os
 
 import torch
 
@@ -22,6 +23,11 @@ def resolve_device(name="auto"):
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda was asked for, but torch sees no GPU; use device: cpu, or check nvidia-smi")
     return torch.device(name)
+
+
+def usable_cores():
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def seed_everything(seed, n_threads=None):

@@ -3,17 +3,13 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
-from moola_lib.errors import UserError
-from moola_lib.labels.targets import WINDOW_BARS
 from moola_lib.learning.batches import check_features
 from moola_lib.learning.device import seed_everything
 from moola_lib.learning.epochs import train_epochs
 from moola_lib.learning.objectives import Reconstruction
 from moola_lib.windows.samplers import epoch_batches
-from moola_lib.windows.splits import without_days
 
 SIGMA_RATE = 0.05  # of log σ, always: at the others' rate it hardly moves in some hundred steps
 
@@ -160,52 +156,6 @@ def pretrain(
         resume=resume,
         on_epoch=on_epoch,
     )
-
-
-def pretrain_for_fold(
-    model, gather, places, index, test_days, settings, *, margin_days=1, validation_frac=0.15, **options
-):
-    """Pre-train without the days that a fold is tested on, nor their neighbours.
-
-    Parameters
-    ----------
-    model : MaskedAutoencoder or MultitaskPretrainer
-        Untrained.
-    gather : WindowGatherer
-    places : ndarray (n,), int64
-        First bars of the windows to choose from, increasing.
-    index : DatetimeIndex, UTC
-        Stamps of the series.
-    test_days : ndarray, datetime64[D]
-        Trade dates of the fold's test windows.
-    settings : PretrainSettings
-    margin_days : int
-        Neighbouring trade dates that are left out as well.
-    validation_frac : float
-        Latest share of what is left, to choose the epoch; one window of bars
-        lies between it and the training windows.
-    **options
-        Passed on to `pretrain`.
-
-    Returns
-    -------
-    The model, trained.
-
-    Raises
-    ------
-    UserError
-        No window is left to train on.
-    """
-    kept = without_days(places, index, test_days, margin_days=margin_days)
-    validation = kept[int((1 - validation_frac) * len(kept)) :]
-    train = kept[kept + 2 * WINDOW_BARS <= validation[0]] if len(validation) else kept
-    if len(train) == 0:
-        raise UserError(
-            f"of {len(places)} windows none is left to pre-train on away from {len(np.unique(test_days))} test days; "
-            "give a longer series, or fewer test days a fold"
-        )
-    pretrain(model, gather, train, validation, settings, **options)
-    return model
 
 
 def _build_optimizer(model, settings):

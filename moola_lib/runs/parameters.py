@@ -30,6 +30,8 @@ StrategyName = Literal[tuple(STRATEGIES)]
 LocaliserName = Literal[LOCALISERS]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
+Bar = Annotated[int, Field(ge=0, le=104)]  # of a window of 105
+StartRange = tuple[Bar, Bar]
 
 
 class NotebookParameters(BaseModel):
@@ -129,6 +131,10 @@ class Pretraining(NotebookParameters, Compute):
     n_control_epochs: int = Field(10, ge=1, le=1000, description="epochs of the control that is shown the hidden bars")
     n_multitask_epochs: int = Field(8, ge=1, le=1000, description="epochs of the multitask pre-trainer")
     multitask_batch_size: int = Field(16, ge=1, le=65_536, description="its windows per step")
+    start_range: StartRange = Field((30, 74), description="bars of a window at which an expansion may start")
+    n_shuffled_epochs: int = Field(0, ge=0, le=1000, description="of a control on phase-shuffled bars; 0: none")
+    n_amortised_epochs: int = Field(3, ge=0, le=1000, description="of a localiser on simulated labels; 0: none")
+    amortised_windows_per_epoch: int = Field(1600, ge=32, description="simulated windows of each of its epochs")
     split_fractions: tuple[float, float, float] = Field(
         (0.70, 0.15, 0.15), description="train, validation, test by time"
     )
@@ -186,10 +192,13 @@ class FineTuning(NotebookParameters, Compute):
     )
     n_lstm_epochs: int = Field(3, ge=0, le=1000, description="of simple_lstm, a baseline of record; 0: leave it out")
     lstm_hidden_size: int = Field(24, ge=4, le=1024, description="its units per direction")
-    label_sizes: list[int] = Field([20, 40, 80], description="numbers of labels for the learning curve")
+    start_range: StartRange = Field((30, 74), description="bars of a window at which an expansion may start")
+    label_sizes: list[Annotated[int, Field(ge=4)]] = Field(
+        [20, 40, 80], description="numbers of labels for the learning curve"
+    )
     n_label_draws: int = Field(1, ge=1, le=100, description="random draws of each number of labels")
     alarm_recall: float = Field(0.8, gt=0, le=1, description="recall at which false alarms are counted")
-    n_ordinary_windows: int = Field(130, ge=13, le=1_000_000, description="last windows of unlabelled sessions to scan")
+    n_ordinary_windows: int = Field(300, ge=13, le=1_000_000, description="last windows of unlabelled sessions to scan")
     causal_stride_bars: int = Field(7, ge=1, le=35, description="bars between two answers in the causal section")
     n_causal_folds: int = Field(1, ge=1, le=50, description="last folds that the causal section is made of")
     n_skill_windows: int = Field(4000, ge=100, le=100_000, description="test windows of the bare law")
@@ -202,6 +211,8 @@ class FineTuning(NotebookParameters, Compute):
             raise ValueError(
                 "decoder segment needs the segment head; set heads to segment or both, or decoder to inside"
             )
+        if self.exam and self.reserved_frac == 0:
+            raise ValueError("exam tests on the reserved days, and reserved_frac 0 reserves none")
         return self
 
 

@@ -53,6 +53,12 @@ def warp_batch(batch, spans, probability, generator):
         "inside": made.mask,
         "countdown": made.countdown,
     }
+    if "spans" in batch:
+        shown = source.cpu().numpy()
+        moved = [_warp_bars(edge, shown) for edge in batch["spans"].cpu().numpy().reshape(size, -1).T]
+        moved = torch.as_tensor(np.stack(moved, axis=1)).reshape(batch["spans"].shape).to(x.device)
+        keeps = (batch["spans"] < 0) | ~chosen.unsqueeze(-1)  # -1 marks that there is no further span
+        warped["spans"] = torch.where(keeps, batch["spans"], moved)
     for name, value in new.items():
         value = torch.as_tensor(np.where(has[:, None], value, np.float32(0))).to(x.device)
         warped[name] = torch.where(chosen, value, batch[name])

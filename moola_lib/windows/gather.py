@@ -80,10 +80,10 @@ class WindowGatherer:
         is_valid : Tensor (batch, time), bool
         """
         places = places.to(self.device)
-        x = self._values_view.index_select(0, places)
-        if self._position is not None:
-            x = torch.cat([x, self._position.expand(len(x), -1, 1)], dim=2)
-        return x, self._valid_view.index_select(0, places)
+        x, is_valid = self._values_view.index_select(0, places), self._valid_view.index_select(0, places)
+        if self._position is not None:  # a row of zeros is a bar that is absent, in every column
+            x = torch.cat([x, self._position * is_valid.unsqueeze(2)], dim=2)
+        return x, is_valid
 
 
 def density_by_step(gather, places, *, most=2000):

@@ -29,7 +29,7 @@ def answered(make_windows):
 
 def draw(name, answered):
     curve = hit_curve(*answered, n_bootstrap=50)
-    alarms = alarm_curve(RNG.normal(1, 1, 40), RNG.normal(0, 1, 200), np.arange(200) // 10, n_bootstrap=50)
+    alarms = alarm_curve([RNG.normal(1, 1, 40)], [RNG.normal(0, 1, 200)], np.arange(200) // 10, n_bootstrap=50)
     rows = [(n, arm, n / 200, n / 200 - 0.1, n / 200 + 0.1) for arm in "ab" for n in (139, 20, 40)]
     efficiency = pd.DataFrame(rows, columns=["n_labels", "arm", "value", "low", "high"])
     return {

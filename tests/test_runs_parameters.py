@@ -7,6 +7,8 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from moola_lib.errors import UserError
+from moola_lib.labels.table import INNER_BARS
+from moola_lib.runs.parameters import FineTuning, Pretraining
 from moola_lib.runs.parameters_check import (
     check_parameters,
     gather_parameters,
@@ -186,3 +188,7 @@ def test_a_resumed_run_keeps_what_it_was_given(tmp_path):
     pairs = [("clip", "3")]
     given, _ = gather_parameters(["01_toy"], MODELS, root=tmp_path, pairs=pairs, before=before)
     assert given["01_toy"] == {"n_epochs": 7, "clip": 3.0}
+
+
+def test_starts_are_looked_for_where_labels_may_start():
+    assert {FineTuning().start_range, Pretraining().start_range} == {INNER_BARS}

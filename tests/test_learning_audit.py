@@ -172,6 +172,12 @@ def test_a_resumed_training_writes_the_same_file(gather, train, tmp_path, name):
     assert path.read_bytes() == (whole.folder / "metrics.jsonl").read_bytes()
 
 
+def test_a_gradient_that_is_not_finite_does_not_break_the_file(tmp_path):
+    path = tmp_path / "new" / "m.jsonl"
+    append_metrics(path, {"epoch": 1, "step": 0, "loss": {"type": 1.0}, "weight": {"type": np.nan}, "cosine": {}})
+    assert "NaN" not in path.read_text() and read_metrics(path)["weight"].isna().all()
+
+
 def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match=r"cannot write .*: Is a directory"):
         append_metrics(tmp_path, {"epoch": 1})

@@ -157,6 +157,19 @@ def test_a_restored_strategy_goes_on_as_the_other_would(name):
     assert again.state_dict() == balance.state_dict()
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_gpu_gives_what_the_cpu_gives(name):
+    thetas = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        tiny = Tiny(device=device)
+        tiny.train(build_balance(name), 3)
+        thetas.append(tiny.theta.detach().cpu())
+    torch.testing.assert_close(*thetas, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_fresh_strategy_has_a_state_too(name):
     again = build_balance(name)

@@ -13,10 +13,10 @@ class Tiny:
     `scale` multiplies losses by task.
     """
 
-    def __init__(self, scale=None):
-        self.theta = torch.linspace(0.5, 1.5, 6, requires_grad=True)
-        self.head = {task: torch.ones((), requires_grad=True) for task in TASKS}
-        self.log_sigma = torch.tensor(LOG_SIGMA_START, requires_grad=True)
+    def __init__(self, scale=None, device="cpu"):
+        self.theta = torch.linspace(0.5, 1.5, 6, device=device).requires_grad_()
+        self.head = {task: torch.ones((), device=device, requires_grad=True) for task in TASKS}
+        self.log_sigma = torch.tensor(LOG_SIGMA_START, device=device, requires_grad=True)
         self.scale = scale or {}
 
     @property

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from moola_lib.errors import UserError
-from moola_lib.files import write_text
+from moola_lib.files import plain, write_text
 from moola_lib.learning.gradients import gramian
 
 SILENCED_SHARE = 0.05
@@ -102,15 +102,18 @@ def refuse_extremes(row):
 
 
 def append_metrics(path, line):
-    """Append one audit to a file of JSON lines, a whole line at once.
+    """Append one audit to a file of JSON lines, a whole line at once; its folder is created.
+
+    What is not finite becomes null, as in `files.write_json`.
 
     Raises
     ------
     UserError
         The file cannot be written.
     """
-    text = json.dumps(line, allow_nan=False) + "\n"
+    text = json.dumps(plain(line), allow_nan=False) + "\n"
     try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:

@@ -102,7 +102,7 @@ class FinetuneSettings:
     is_causal: bool = False
     n_pointer_epochs: int = 0
     time_warp_probability: float = 0.0
-    audit_every: int = 40
+    audit_every: int = 20
     on_silenced: str = "warn"
     seed: int = 17
     n_threads: int | None = None
@@ -222,10 +222,12 @@ def finetune(
                 gradients = task_gradients(losses, shared) if is_audited else None
                 optimizer.zero_grad(set_to_none=True)
                 # the segment loss is one loss, in nats: it needs no balance
-                extra = {task: loss for task, loss in losses.items() if task == SEGMENT}
+                segment = {task: loss for task, loss in losses.items() if task == SEGMENT}
                 notes = {task: loss for task, loss in losses.items() if task != SEGMENT}
                 log_sigma = outputs.get("log_sigma")
-                weights = balance.backward(notes, shared, heads, log_sigma=log_sigma, extra=extra, gradients=gradients)
+                weights = balance.backward(
+                    notes, shared, heads, log_sigma=log_sigma, extra=segment, gradients=gradients
+                )
             if is_audited:
                 rate = settings.unfrozen_learning_rate * settings.encoder_rate_factor
                 shares = measure_shares(losses, weights, gradients, learning_rate=rate)
@@ -246,9 +248,8 @@ def finetune(
         if held_out:
             row["validation_loss"] = _relative(_losses_of(model, held_out, settings), start_validation)
         row["windows_per_second"] = n_seen / (time.perf_counter() - began)
-        row |= {
-            f"{kind}_{task}": v for kind, values in _remembered(model, balance).items() for task, v in values.items()
-        }
+        for kind, values in _remembered(model, balance).items():
+            row |= {f"{kind}_{task}": value for task, value in values.items()}
         row |= summarise_audits(audits)
         row |= name_extremes(row) if settings.on_silenced != "ignore" else {}
         balance.after_epoch()

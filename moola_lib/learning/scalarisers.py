@@ -44,7 +44,7 @@ class SmoothTchebycheff(Fixed):
 
 
 class Stateful(Fixed):
-    """A scalariser of TorchJD that remembers something of its tasks."""
+    """What scalarisers share that remember something of their tasks; `start(tasks)` says how each begins."""
 
     def __init__(self, weights=None):
         super().__init__(weights)

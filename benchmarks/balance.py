@@ -5,7 +5,8 @@ from functools import partial
 from benchmarks.fits import SEED, labelled_windows
 from benchmarks.runner import Benchmark
 
-N_EPOCHS = 4  # of five steps: as many as between two audits
+N_STEPS_AN_EPOCH = 5
+N_EPOCHS = 4
 SCALARISERS = [
     "manual",
     "initial",
@@ -27,13 +28,15 @@ def strategy_against_fixed(name):
 
 
 def audited_against_not():
-    """Fine-tune with the audit as it is by default; the same without."""
+    """Fine-tune for as many steps as lie between two audits by default, one of them audited; the same without."""
     from moola_lib.learning.finetune import FinetuneSettings
 
-    return _epochs(audit_every=FinetuneSettings.audit_every), _epochs()
+    every = FinetuneSettings.audit_every
+    n_epochs = every // N_STEPS_AN_EPOCH
+    return _epochs(n_epochs=n_epochs, audit_every=every), _epochs(n_epochs=n_epochs)
 
 
-def _epochs(balance="fixed", audit_every=0):
+def _epochs(balance="fixed", audit_every=0, n_epochs=N_EPOCHS):
     """Return a work that trains on one fold for some epochs."""
     import torch
 
@@ -43,13 +46,13 @@ def _epochs(balance="fixed", audit_every=0):
     gather, windows, folds, _ = labelled_windows()
     train = windows.take(folds[0].train)
     settings = FinetuneSettings(
-        n_frozen_epochs=0, n_unfrozen_epochs=N_EPOCHS, balance=balance, audit_every=audit_every, n_threads=1
+        n_frozen_epochs=0, n_unfrozen_epochs=n_epochs, balance=balance, audit_every=audit_every, n_threads=1
     )
 
     def work():
         torch.manual_seed(SEED)
         finetune(build_model("jade", n_features=gather.n_features), gather, train, settings)
-        return N_EPOCHS
+        return n_epochs
 
     return work
 
@@ -59,8 +62,8 @@ BENCHMARKS = [
         Benchmark(f"step under `{name}`: time over `fixed`", "≤ 1.05", partial(strategy_against_fixed, name))
         for name in SCALARISERS
     ),
-    # its losses are computed again after the step, a forward pass: a quarter of a step
-    Benchmark("step under `famo`: time over `fixed`", "≤ 1.35", partial(strategy_against_fixed, "famo")),
+    # its losses are computed again after the step, a forward pass: three tenths of a step
+    Benchmark("step under `famo`: time over `fixed`", "≤ 1.4", partial(strategy_against_fixed, "famo")),
     # four backward passes through the encoder instead of one; a step of forward and four would be 2.5
     *(
         Benchmark(f"step under `{name}`: time over `fixed`", "≤ 3", partial(strategy_against_fixed, name), n_rounds=3)

@@ -102,7 +102,7 @@ class FinetuneSettings:
     is_causal: bool = False
     n_pointer_epochs: int = 0
     time_warp_probability: float = 0.0
-    audit_every: int = 20
+    audit_every: int = 30
     on_silenced: str = "warn"
     seed: int = 17
     n_threads: int | None = None

@@ -30,7 +30,7 @@ def frozen_against_full(heads):
 
 
 @cache
-def _labelled():
+def labelled_windows():
     """Return (gatherer, windows, folds, features) of 174 simulated labels on 30 sessions."""
     import numpy as np
 
@@ -56,7 +56,7 @@ def _fits(n_seeds, n_workers, *, n_epochs=N_EPOCHS, n_units=None):
     from moola_lib.evaluation.fits import plan_fits, run_fits
     from moola_lib.learning.finetune import FinetuneSettings
 
-    gather, windows, folds, features = _labelled()
+    gather, windows, folds, features = labelled_windows()
     settings = FinetuneSettings(n_frozen_epochs=0, n_unfrozen_epochs=n_epochs, n_threads=1)
     arm = Arm("jade_compact", "jade_compact", settings, ARM_OPTIONS)
     fits = plan_fits([arm], folds, range(n_seeds))
@@ -76,7 +76,7 @@ def _epochs(heads, n_frozen=0, n_unfrozen=0):
     from moola_lib.models import build_model
     from moola_lib.models.jade import HEADS
 
-    gather, windows, folds, _ = _labelled()
+    gather, windows, folds, _ = labelled_windows()
     train = windows.take(folds[0].train)
     settings = FinetuneSettings(n_frozen_epochs=n_frozen, n_unfrozen_epochs=n_unfrozen, n_threads=1)
 

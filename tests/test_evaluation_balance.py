@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from moola_lib.errors import UserError
 from moola_lib.evaluation.balance import (
     NOTES_LOSSES,
     by_task,
@@ -32,8 +33,17 @@ def test_the_notes_losses_contribute_what_the_notes_say():
     np.testing.assert_allclose(table["contribution"], table["raw_loss"] * table["weight"])
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_contributions_of_every_strategy_sum_to_one(strategy):
+WEIGHS_GRADIENTS = ("pcgrad", "mgda", "aligned_mtl", "upgrad", "gradnorm")
+
+
+@pytest.mark.parametrize("strategy", WEIGHS_GRADIENTS)
+def test_losses_alone_do_not_tell_what_an_aggregator_lets_contribute(strategy):
+    with pytest.raises(UserError, match=f"{strategy} weighs gradients"):
+        loss_contributions(NOTES_LOSSES, strategy)
+
+
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name not in WEIGHS_GRADIENTS])
+def test_contributions_of_every_scalariser_sum_to_one(strategy):
     table = loss_contributions(NOTES_LOSSES, strategy)
     assert table["share"].sum() == pytest.approx(1) and (table["share"] > 0).all()
 

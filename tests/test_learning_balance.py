@@ -1,113 +1,221 @@
-"""Strategies and the audit: shares of the loss and of the gradient."""
+"""Every strategy by one set of properties; then those of the notes one by one."""
 
 import json
 import math
 
 import pytest
 import torch
+from tiny_balance import Tiny
 
 from moola_lib.errors import UserError
 from moola_lib.learning import STRATEGIES
-from moola_lib.learning.audit import measure_shares
 from moola_lib.learning.balance import build_balance
-from moola_lib.models import build_model
+from moola_lib.learning.gradients import task_gradients
 from moola_lib.models.jade import TASKS
 
 NOTES = {"type": 1.22, "pointers": 0.015, "inside": 0.84, "countdown": 0.72}  # the notes' raw losses
-SCALE_FREE = ("initial", "ema", "log")
+AGGREGATORS = ("pcgrad", "mgda", "aligned_mtl", "upgrad", "gradnorm")
+
+# Whether a loss's scale matters to the direction in which the encoder goes, from the first steps on. Of those it
+# matters to, `uncertainty`, `imtl_l` and `gradnorm` learn it away in time, the others never do.
+IS_SCALE_FREE = {
+    "fixed": False,
+    "manual": False,
+    "initial": True,
+    "ema": True,
+    "uncertainty": False,
+    "uncertainty_bounded": False,
+    "log": True,
+    "geometric_mean": True,
+    "dwa": False,
+    "famo": True,
+    "imtl_l": False,
+    "stch": False,
+    "pcgrad": False,
+    "mgda": False,
+    "aligned_mtl": False,
+    "upgrad": False,
+    "gradnorm": False,
+}
 
 
-@pytest.fixture
-def theta():
-    return torch.linspace(0.5, 1.5, 6, requires_grad=True)
+def by_hand(losses, tensors, weights):
+    """Sums of weighted gradients of the losses, by autograd."""
+    total = sum(float(weights[task]) * loss for task, loss in losses.items())
+    parts = torch.autograd.grad(total, tensors, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(t) if part is None else part for part, t in zip(parts, tensors, strict=True)]
 
 
-def losses_of(theta, scale=None):
-    """Four losses of very different sizes that share `theta`."""
-    raw = {
-        "type": (theta**2).sum(),
-        "pointers": 0.01 * (theta[:3] - 2).square().sum(),
-        "inside": theta.exp().mean(),
-        "countdown": 3 * theta[2:].abs().sum(),
-    }
-    return {task: loss * (scale or {}).get(task, 1.0) for task, loss in raw.items()}
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_sends_a_finite_gradient_of_every_task(name):
+    tiny, balance = Tiny(), build_balance(name)
+    for _ in range(3):
+        _, weights = tiny.step(balance)
+        assert tuple(weights) == TASKS and all(math.isfinite(weight) for weight in weights.values())
+        assert torch.isfinite(tiny.theta.grad).all() and tiny.theta.grad.abs().sum() > 0
+        assert all(math.isfinite(head.grad) and head.grad != 0 for head in tiny.heads)
 
 
-def log_sigma():
-    return torch.tensor([0.0, -0.3, 0.0, 0.0], requires_grad=True)
+@pytest.mark.parametrize("with_extra", [False, True])
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_gradients_equal_autograd_by_hand_and_nothing_is_added_twice(name, with_extra):
+    torch.manual_seed(0)
+    tiny, balance = Tiny(), build_balance(name)
+    tiny.train(balance, 1)
+    segment = torch.ones((), requires_grad=True)
+    losses = tiny.losses()
+    extra = {"segment": (segment * tiny.theta).square().sum()} if with_extra else {}
+    heads = [*tiny.heads, segment]
+    for parameter in tiny.parameters:
+        parameter.grad = None
+    weights = balance.backward(losses, tiny.shared, heads, log_sigma=tiny.log_sigma, extra=extra)
+    found = [parameter.grad for parameter in (tiny.theta, *tiny.heads)]
+
+    again = tiny.losses()
+    again |= {"segment": (segment * tiny.theta).square().sum()} if with_extra else {}
+    assert list(weights) == list(again) and float(weights.get("segment", 1)) == 1
+    # a head of an aggregator has its own raw loss's gradient
+    of_heads = dict.fromkeys(again, 1.0) if name in AGGREGATORS and name != "gradnorm" else weights
+    expected = by_hand(again, tiny.shared, weights) + by_hand(again, tiny.heads, of_heads)
+    for got, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-7)
+    if with_extra:
+        torch.testing.assert_close(segment.grad, by_hand(again, [segment], weights)[0])
 
 
-def test_the_fixture_of_the_notes_contributes_42_4_29_25_percent():
-    one = torch.ones(1, requires_grad=True)
-    losses = {task: (value * one).sum() for task, value in NOTES.items()}
-    shares = measure_shares(losses, build_balance("fixed")(losses), [one])
-    assert tuple(shares["loss_share"]) == TASKS == ("type", "pointers", "inside", "countdown")
-    assert [round(100 * share, 1) for share in shares["loss_share"].values()] == [42.3, 3.6, 29.1, 25.0]
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_known_gradients_change_nothing(name):
+    found = []
+    for is_known in (False, True):
+        torch.manual_seed(0)
+        tiny, balance = Tiny(), build_balance(name)
+        losses = tiny.losses()
+        extra = {"segment": tiny.theta.sum()}
+        gradients = task_gradients({**losses, **extra}, tiny.shared) if is_known else None
+        options = {"log_sigma": tiny.log_sigma, "extra": extra, "gradients": gradients}
+        balance.backward(losses, tiny.shared, tiny.heads, **options)
+        found.append([parameter.grad for parameter in (tiny.theta, *tiny.heads)])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_an_extra_loss_alone_is_added_as_it_is(name):
+    tiny = Tiny()
+    weights = build_balance(name).backward({}, tiny.shared, tiny.heads, extra={"segment": tiny.theta.square().sum()})
+    assert torch.equal(tiny.theta.grad, 2 * tiny.theta) and weights == {"segment": 1}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_without_shared_parameters_the_heads_learn_alone(name):
+    tiny = Tiny()
+    build_balance(name).backward(tiny.losses(), [], tiny.heads, log_sigma=tiny.log_sigma)
+    assert all(math.isfinite(head.grad) and head.grad != 0 for head in tiny.heads)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_works_with_a_single_task(name):
+    tiny = Tiny()
+    losses = {"pointers": tiny.losses()["pointers"]}
+    build_balance(name).backward(losses, tiny.shared, tiny.heads, log_sigma=tiny.log_sigma)
+    assert torch.isfinite(tiny.theta.grad).all() and tiny.theta.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_task_may_join_later(name):
+    tiny, balance = Tiny(), build_balance(name)
+    losses = {"pointers": tiny.losses()["pointers"]}
+    balance.backward(losses, tiny.shared, tiny.heads, log_sigma=tiny.log_sigma)
+    balance.after_step(tiny.log_sigma, tiny.losses)
+    balance.after_epoch()
+    tiny.train(balance, 1)
+    assert torch.isfinite(tiny.theta).all()
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_losses_at_zero_send_finite_gradients(name):
+    for zero in [("pointers",), TASKS]:
+        tiny, balance = Tiny(scale=dict.fromkeys(zero, 0.0)), build_balance(name)
+        tiny.train(balance, 4)
+        assert all(torch.isfinite(parameter).all() for parameter in tiny.parameters)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_restored_strategy_goes_on_as_the_other_would(name):
+    tiny, balance = Tiny(), build_balance(name)
+    tiny.train(balance, 3)
+    again = build_balance(name)
+    again.load_state_dict(json.loads(json.dumps(balance.state_dict())))
+    other = Tiny()
+    with torch.no_grad():
+        for mine, its in zip(other.parameters, tiny.parameters, strict=True):
+            mine.copy_(its)
+    torch.manual_seed(5)
+    tiny.train(balance, 3)
+    torch.manual_seed(5)
+    other.train(again, 3)
+    assert all(torch.equal(mine, its) for mine, its in zip(other.parameters, tiny.parameters, strict=True))
+    assert again.state_dict() == balance.state_dict()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_gpu_gives_what_the_cpu_gives(name):
+    thetas = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        tiny = Tiny(device=device)
+        tiny.train(build_balance(name), 3)
+        thetas.append(tiny.theta.detach().cpu())
+    torch.testing.assert_close(*thetas, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_fresh_strategy_has_a_state_too(name):
+    again = build_balance(name)
+    again.load_state_dict(json.loads(json.dumps(build_balance(name).state_dict())))
+    Tiny().train(again, 1)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("task", ["type", "inside"])
+def test_rescaling_a_loss_turns_the_encoders_update_only_where_documented(name, task):
+    updates = []
+    for scale in ({}, {task: 100.0}):
+        torch.manual_seed(0)
+        tiny, balance = Tiny(scale), build_balance(name)
+        tiny.train(balance, 4, n_steps=2)
+        tiny.backward(balance)
+        updates.append(tiny.theta.grad)
+    assert (torch.cosine_similarity(*updates, dim=0) > 1 - 1e-5).item() is IS_SCALE_FREE[name]
+
+
+def test_the_table_of_scales_names_every_strategy():
+    assert list(IS_SCALE_FREE) == list(STRATEGIES)
+
+
+def test_weights_can_be_given():
+    weights = {"type": 1.0, "pointers": 0.0, "inside": 0.0, "countdown": 0.0}
+    losses = Tiny().losses()
+    assert torch.equal(build_balance("fixed", weights)(losses), losses["type"])
+
+
+def test_an_unknown_strategy_lists_the_known_ones():
+    with pytest.raises(UserError, match="'pcgradd' is not known") as caught:
+        build_balance("pcgradd")
+    assert all(name in str(caught.value) for name in STRATEGIES)
 
 
 def test_manual_weights_give_the_pointers_their_part():
-    one = torch.ones(1, requires_grad=True)
-    losses = {task: (value * one).sum() for task, value in NOTES.items()}
-    total = build_balance("manual")(losses)
+    one = torch.ones((), requires_grad=True)
+    total = build_balance("manual")({task: value * one for task, value in NOTES.items()})
     assert total.item() == pytest.approx(0.1 * 1.22 + 50 * 0.015 + 0.84 + 0.72)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_every_strategy_sends_a_finite_gradient_of_every_task(name, theta):
-    balance, sigma = build_balance(name), log_sigma()
-    for _ in range(3):
-        losses = losses_of(theta)
-        total = balance(losses, sigma)
-        assert total.shape == ()
-        slopes = torch.autograd.grad(total, list(losses.values()), retain_graph=True)
-        assert all(math.isfinite(slope) and slope > 0 for slope in slopes)
-        (gradient,) = torch.autograd.grad(total, theta)
-        assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
-
-
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_every_strategy_works_with_a_single_task(name, theta):
-    losses = {"pointers": losses_of(theta)["pointers"]}
-    assert torch.isfinite(build_balance(name)(losses, log_sigma()))
-
-
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_state_goes_through_json_and_back(name, theta):
-    balance, sigma = build_balance(name), log_sigma()
-    for step in range(12):
-        balance(losses_of(theta * (1 + 0.1 * step)), sigma)
-    again = build_balance(name)
-    again.load_state_dict(json.loads(json.dumps(balance.state_dict())))
-    for step in range(3):
-        losses = losses_of(theta * (2 + step))
-        assert torch.equal(again(losses, sigma), balance(losses, sigma))
-
-
-def gradient_shares(name, theta, scale):
-    balance = build_balance(name)
-    for _ in range(3):
-        losses = losses_of(theta, scale)
-        total = balance(losses, log_sigma())
-    return list(measure_shares(losses, total, [theta])["gradient_share"].values())
-
-
-@pytest.mark.parametrize("name", SCALE_FREE)
-@pytest.mark.parametrize("factor", [1e-3, 400.0])
-def test_rescaling_a_loss_changes_no_gradient_share(name, factor, theta):
-    plain = gradient_shares(name, theta, None)
-    assert gradient_shares(name, theta, {"inside": factor}) == pytest.approx(plain, abs=1e-4)
-
-
-@pytest.mark.parametrize("name", ["fixed", "manual"])
-def test_fixed_weights_lack_that_invariance(name, theta):
-    plain = gradient_shares(name, theta, None)
-    assert gradient_shares(name, theta, {"inside": 400.0})[2] > plain[2] + 0.3
-
-
-def test_initial_keeps_the_scales_of_its_first_batch(theta):
-    balance = build_balance("initial")
-    assert balance(losses_of(theta)).item() == pytest.approx(1.0)  # the weights sum to 1
-    assert balance({task: 2 * loss for task, loss in losses_of(theta).items()}).item() == pytest.approx(2.0)
+def test_initial_keeps_the_scales_of_its_first_batch():
+    balance, losses = build_balance("initial"), Tiny().losses()
+    assert balance(losses).item() == pytest.approx(1.0)  # the weights sum to 1
+    assert balance({task: 2 * loss for task, loss in losses.items()}).item() == pytest.approx(2.0)
 
 
 def test_ema_is_a_plain_mean_for_ten_steps_then_moves_by_a_twentieth():
@@ -129,9 +237,8 @@ def test_ema_does_not_learn_from_evaluation():
     assert balance.mean["type"] == 2.0 and balance.step == 1
 
 
-def test_uncertainty_weighs_by_its_sigmas(theta):
-    sigma = torch.tensor([0.1, -0.3, 0.5, 0.0])
-    losses = losses_of(theta)
+def test_uncertainty_weighs_by_its_sigmas():
+    sigma, losses = torch.tensor([0.1, -0.3, 0.5, 0.0]), Tiny().losses()
     expected = sum(
         loss.item() / (2 * math.exp(2 * s)) + s for loss, s in zip(losses.values(), sigma.tolist(), strict=True)
     )
@@ -150,73 +257,9 @@ def test_bounds_are_a_projection_of_pointers_and_type_only():
     assert inside.tolist() == pytest.approx([0.2, -0.3, 0, 0])
 
 
-def test_a_sigma_at_its_bound_still_receives_a_gradient(theta):
+def test_a_sigma_at_its_bound_still_receives_a_gradient():
     sigma = torch.tensor([9.0, 9.0, 0.0, 0.0], requires_grad=True)
     balance = build_balance("uncertainty_bounded")
     balance.after_step(sigma)
-    balance(losses_of(theta), sigma).backward()
+    balance(Tiny().losses(), sigma).backward()
     assert (sigma.grad[:2] != 0).all()
-
-
-def test_weights_can_be_given(theta):
-    weights = {"type": 1.0, "pointers": 0.0, "inside": 0.0, "countdown": 0.0}
-    losses = losses_of(theta)
-    assert torch.equal(build_balance("fixed", weights)(losses), losses["type"])
-
-
-def test_an_unknown_strategy_lists_the_known_ones():
-    with pytest.raises(UserError, match="'pcgradd' is not known") as caught:
-        build_balance("pcgradd")
-    assert all(name in str(caught.value) for name in STRATEGIES)
-
-
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_shares_sum_to_one(name, theta):
-    losses = losses_of(theta)
-    shares = measure_shares(losses, build_balance(name)(losses, log_sigma()), [theta])
-    assert sum(shares["loss_share"].values()) == pytest.approx(1)
-    assert sum(shares["gradient_share"].values()) == pytest.approx(1)
-    assert all(-1.0001 <= value <= 1.0001 for value in shares["cosine"].values())
-    assert len(shares["cosine"]) == 6
-
-
-def test_the_audit_equals_autograd_by_hand_on_a_model():
-    from moola_lib.learning.losses import task_losses
-
-    torch.manual_seed(3)
-    model = build_model("jade", n_features=3, hidden_size=4, dropout=0.0, head_dropout=0.0)
-    batch = {
-        "is_valid": torch.ones(4, 105, dtype=torch.bool),
-        "has_expansion": torch.ones(4, dtype=torch.bool),
-        "type": torch.tensor([0, 1, 1, 0]),
-        "pointers": torch.rand(4, 2),
-        "inside": (torch.rand(4, 105) < 0.1).float(),
-        "countdown": torch.rand(4, 105) * 20,
-    }
-    losses = task_losses(model(torch.randn(4, 105, 3)), batch)
-    shared = list(model.encoder.parameters())
-    total = build_balance("fixed")(losses)
-    shares = measure_shares(losses, total, shared)
-    weights = {"type": 0.1, "pointers": 0.7, "inside": 0.1, "countdown": 0.1}
-    flat = {
-        task: torch.cat(
-            [g.flatten() for g in torch.autograd.grad(weights[task] * losses[task], shared, retain_graph=True)]
-        )
-        for task in TASKS
-    }
-    norms = {task: gradient.norm().item() for task, gradient in flat.items()}
-    assert shares["gradient_norm"] == pytest.approx(norms, rel=1e-4)
-    assert shares["gradient_share"]["inside"] == pytest.approx(norms["inside"] / sum(norms.values()), rel=1e-4)
-    cosine = torch.cosine_similarity(flat["type"], flat["countdown"], dim=0).item()
-    assert shares["cosine"]["type~countdown"] == pytest.approx(cosine, abs=1e-4)
-    total.backward()  # the graph was kept, and the parts add up to the whole
-    whole = torch.cat([parameter.grad.flatten() for parameter in shared])
-    torch.testing.assert_close(sum(flat.values()), whole, rtol=1e-3, atol=1e-7)
-
-
-def test_a_task_that_does_not_reach_the_encoder_has_no_gradient_share(theta):
-    alone = torch.ones(1, requires_grad=True)
-    losses = {"type": (theta**2).sum(), "inside": (alone * 5).sum()}
-    shares = measure_shares(losses, build_balance("fixed")(losses), [theta])
-    assert shares["gradient_share"] == {"type": 1.0, "inside": 0.0}
-    assert shares["loss_share"]["inside"] > 0 and shares["cosine"]["type~inside"] == 0

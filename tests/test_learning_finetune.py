@@ -17,11 +17,13 @@ from tiny_finetuning import (
 
 from moola_lib.errors import UserError
 from moola_lib.learning import STRATEGIES
+from moola_lib.learning.balance import Fixed
 from moola_lib.learning.checkpoints import Checkpoints
 from moola_lib.learning.finetune import FinetuneSettings, finetune
 from moola_lib.learning.start import set_head_biases
 from moola_lib.models import build_model
 from moola_lib.models.jade import TASKS
+from moola_lib.models.segments import SEGMENT
 from moola_lib.windows.gather import WindowGatherer
 
 
@@ -92,10 +94,10 @@ def test_a_frozen_encoder_is_encoded_once_and_without_dropout(gather, train):
     assert calls == [False]  # once, in eval mode
 
 
-@pytest.mark.parametrize("n", [1, 2, 3])
-def test_a_resumed_run_equals_the_uninterrupted_one_across_the_border(gather, train, held, tmp_path, n):
+@pytest.mark.parametrize(("balance", "n"), [("ema", 1), ("ema", 2), *((name, 3) for name in STRATEGIES)])
+def test_a_resumed_run_equals_the_uninterrupted_one_across_the_border(gather, train, held, tmp_path, balance, n):
     whole = tiny_jade()
-    settings = replace(SETTINGS, balance="ema")
+    settings = replace(SETTINGS, balance=balance, n_pointer_epochs=1)
     wanted = finetune(whole, gather, train, settings, validation=held)
     checkpoints = Checkpoints(tmp_path)
     with pytest.raises(Interrupted):
@@ -156,6 +158,32 @@ def test_every_strategy_trains(gather, train, balance):
     assert -1 <= last["cosine_type~pointers"] <= 1
     if balance == "uncertainty_bounded":
         assert 0.5 - 1e-6 <= last["sigma_pointers"] <= 2 + 1e-6
+
+
+@pytest.mark.parametrize("balance", ["fixed", "famo", "pcgrad", "gradnorm"])
+def test_the_segment_posterior_trains_beside_balanced_heads(gather, train, balance):
+    model = tiny_jade(heads=(*TASKS, SEGMENT), n_layers=1, start_range=(30, 74))
+    settings = replace(SETTINGS, balance=balance, n_frozen_epochs=1, n_unfrozen_epochs=2, audit_every=1)
+    history = finetune(model, gather, train, settings)
+    last = history[-1]
+    assert sum(last[f"gradient_share_{task}"] for task in (*TASKS, SEGMENT)) == pytest.approx(1)
+    assert last[f"gradient_share_{SEGMENT}"] > 0
+
+
+def test_famo_sees_a_step_under_the_dropout_masks_it_was_taken_with(gather, train, monkeypatch):
+    changes = []
+
+    def record(self, log_sigma=None, recompute=None):
+        changes.append(recompute() == recompute())
+
+    monkeypatch.setattr(Fixed, "after_step", record)
+    model = tiny_jade(input_dropout=0.5)
+    settings = replace(SETTINGS, balance="fixed", n_frozen_epochs=0, n_unfrozen_epochs=1)
+    without = tiny_jade(input_dropout=0.5)
+    finetune(model, gather, train, settings)
+    monkeypatch.undo()
+    finetune(without, gather, train, settings)
+    assert changes == [True, True] and moved(copy_of(model), without) == set()
 
 
 def test_sigma_has_a_rate_of_its_own(gather, train):

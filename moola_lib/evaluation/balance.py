@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pandas as pd
 import torch
 
-from moola_lib.learning.audit import SILENCED_SHARE
+from moola_lib.errors import UserError
+from moola_lib.learning.audit import SILENCED_SHARE, read_lines
 from moola_lib.learning.balance import build_balance
 from moola_lib.models.jade import LOG_SIGMA_START, TASKS
 
@@ -27,9 +29,19 @@ def loss_contributions(losses, strategy="fixed"):
     DataFrame
         `task`, `raw_loss`, `weight` (d total / d loss), `contribution`
         (their product) and `share`.
+
+    Raises
+    ------
+    UserError
+        The strategy weighs gradients: losses alone do not tell.
     """
+    balance = build_balance(strategy)
+    if balance.weighs_gradients:
+        raise UserError(
+            f"{strategy} weighs gradients, so losses alone do not tell what they contribute; audit a training"
+        )
     tensors = {task: torch.tensor(float(value), requires_grad=True) for task, value in losses.items()}
-    total = build_balance(strategy)(tensors, torch.tensor(LOG_SIGMA_START))
+    total = balance(tensors, torch.tensor(LOG_SIGMA_START))
     weights = torch.autograd.grad(total, list(tensors.values()))
     table = pd.DataFrame(
         {"task": list(losses), "raw_loss": list(losses.values()), "weight": [float(w) for w in weights]}
@@ -37,6 +49,40 @@ def loss_contributions(losses, strategy="fixed"):
     table["contribution"] = table["raw_loss"] * table["weight"]
     table["share"] = table["contribution"] / table["contribution"].sum()
     return table
+
+
+def read_metrics(path):
+    """Read the audits of a training.
+
+    Parameters
+    ----------
+    path : str or Path
+        `metrics.jsonl` of a fit's folder; one that is not there has no rows.
+
+    Returns
+    -------
+    DataFrame
+        One row per audited step and task: `epoch` (from 1), `step` (from 0),
+        `task`, the figures of `audit.measure_shares`, `sigma` and
+        `running_mean` (NaN where there is none), and `cosine_<task>` with each
+        task. A step's rows so hold its matrix of cosines, and with
+        `gradient_norm` all inner products of its raw gradients.
+    """
+    rows = []
+    for line in read_lines(path):
+        figures = {name: values for name, values in line.items() if isinstance(values, dict) and name != "cosine"}
+        both = {**line["cosine"], **{"~".join(reversed(pair.split("~"))): c for pair, c in line["cosine"].items()}}
+        for task in line["loss"]:
+            row = {"epoch": line["epoch"], "step": line["step"], "task": task}
+            row |= {name: values.get(task) for name, values in figures.items()}
+            rows.append(row | {f"cosine_{other}": both.get(f"{task}~{other}", 1.0) for other in line["loss"]})
+    return pd.DataFrame(rows)
+
+
+def gramian_of(rows):
+    """Return the inner products of a step's raw gradients, (n_tasks, n_tasks), from its rows of `read_metrics`."""
+    norms = rows["gradient_norm"].to_numpy()
+    return rows[[f"cosine_{task}" for task in rows["task"]]].to_numpy() * np.outer(norms, norms)
 
 
 def silenced_tasks(history, *, threshold=SILENCED_SHARE):

@@ -1,8 +1,11 @@
-"""Strategies that turn the tasks' losses into one, behind one interface.
+"""Strategies that balance the tasks, behind one interface; here those of the notes.
 
-A strategy is called with the raw losses and returns the total to minimise.
-What a task contributes is its loss times the derivative of the total by it:
-for `fixed` that is weight x loss, for `log` simply the weight.
+A strategy is called with the raw losses and returns the total to minimise; its
+`backward` leaves the gradients of a step. What a task contributes is its loss
+times its weight, the derivative of the total by it: for `fixed` that is weight
+x loss, for `log` simply the weight. Strategies from papers are in `scalarisers`
+(one total, as here) and `aggregators` (one gradient out of each task's own).
+All cost one backward pass through the encoder a step, where nothing else is said.
 """
 
 import importlib
@@ -46,9 +49,15 @@ class Fixed:
     """Σ w·L with w = .7 for pointers and .1 for each other task.
 
     On the notes' loss scales the pointers then contribute 3.6 %.
+
+    Attributes
+    ----------
+    weighs_gradients : bool
+        The strategy needs each task's gradient, so losses alone do not tell what a task contributes.
     """
 
     start_weights = FIXED_WEIGHTS
+    weighs_gradients = False
 
     def __init__(self, weights=None):
         self.weights = dict(weights or self.start_weights)
@@ -69,11 +78,50 @@ class Fixed:
         """
         return sum(self.weights[task] * loss for task, loss in losses.items())
 
-    def after_step(self, log_sigma):
-        """Do what must follow an optimiser step (nothing, for most)."""
+    def backward(self, losses, shared=(), heads=(), *, log_sigma=None, extra=None, gradients=None):
+        """Leave the gradients of one step in the parameters' `.grad`, which must be empty.
+
+        Parameters
+        ----------
+        losses : dict of str to Tensor ()
+            Raw losses by task.
+        shared, heads : sequence of Parameter
+            What all tasks train (empty while the encoder is frozen), and all
+            else that trains. Scalarisers ask for neither.
+        log_sigma : Tensor (4,), optional
+        extra : dict of str to Tensor (), optional
+            Losses that are added as they are.
+        gradients : Tensor (n_losses + n_extra, n_parameters), optional
+            `task_gradients` of all of them, where they are known already.
+
+        Returns
+        -------
+        dict of str to Tensor ()
+            By loss, the weight with which its gradient went into the shared
+            parameters: d total / d loss, or what an aggregator gave; 1 for an extra one.
+        """
+        extra = extra or {}
+        for loss in (*losses.values(), *extra.values()):
+            loss.retain_grad()
+        total = self(losses, log_sigma) if losses else 0.0
+        sum(extra.values(), total).backward()
+        return {task: loss.grad for task, loss in {**losses, **extra}.items()}
+
+    def after_step(self, log_sigma=None, recompute=None):
+        """Do what must follow an optimiser step (nothing, for most).
+
+        Parameters
+        ----------
+        log_sigma : Parameter (4,), optional
+        recompute : callable() -> dict of str to Tensor (), optional
+            Computes the step's losses again, with the weights after it.
+        """
+
+    def after_epoch(self):
+        """Do what must follow an epoch (nothing, for most)."""
 
     def state_dict(self):
-        """Return plain JSON from which `load_state_dict` restores the strategy."""
+        """Return plain JSON from which `load_state_dict` restores the strategy, between two epochs."""
         return {}
 
     def load_state_dict(self, state):
@@ -158,7 +206,7 @@ class UncertaintyBounded(Uncertainty):
     stop the gradient at the bound and never let σ return.
     """
 
-    def after_step(self, log_sigma):
+    def after_step(self, log_sigma=None, recompute=None):
         """Project log σ into its bounds, in place."""
         low, high = map(math.log, SIGMA_BOUNDS)
         with torch.no_grad():

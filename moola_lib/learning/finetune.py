@@ -3,22 +3,35 @@
 import math
 import time
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
 
 from moola_lib.errors import UserError
-from moola_lib.learning.audit import measure_shares
+from moola_lib.learning.audit import (
+    METRICS_NAME,
+    append_metrics,
+    keep_metrics,
+    measure_shares,
+    name_extremes,
+    refuse_extremes,
+    summarise_audits,
+)
 from moola_lib.learning.balance import build_balance
 from moola_lib.learning.batches import LabelledBatches, check_batch, check_features, cut_windows
 from moola_lib.learning.checkpoints import read_weights, restore_training, training_state
 from moola_lib.learning.device import explain_out_of_memory, seed_everything
+from moola_lib.learning.gradients import task_gradients
 from moola_lib.learning.linear_fit import STEADY, LinearPenalty
 from moola_lib.learning.losses import segment_loss, task_losses
 from moola_lib.learning.start import BLOCK, N_CUTS, set_head_biases, start_segment_head
+from moola_lib.models.jade import TASKS
 from moola_lib.models.segments import SEGMENT
 from moola_lib.windows.augment import warp_batch
 from moola_lib.windows.samplers import balanced_batches, shuffled_batches
+
+ON_SILENCED = ("ignore", "warn", "stop")
 
 
 @dataclass(frozen=True)
@@ -59,7 +72,13 @@ class FinetuneSettings:
     time_warp_probability : float
         Off (0) by default: with few windows it adds noise, not diversity.
     audit_every : int
-        Steps between measurements of gradient shares; 0 measures none.
+        Steps between measurements of what each task sends into the encoder,
+        counted from the first that trains it; 0 measures none. A measurement
+        costs a backward pass through the encoder per task.
+    on_silenced : {"ignore", "warn", "stop"}
+        What happens where a task's share of the encoder's gradient, the mean
+        over an epoch's audits, is under SILENCED_SHARE or over DOMINATING_SHARE:
+        nothing; the epoch's row names it; or the training stops as well.
     seed : int
     n_threads : int or None
     """
@@ -83,7 +102,8 @@ class FinetuneSettings:
     is_causal: bool = False
     n_pointer_epochs: int = 0
     time_warp_probability: float = 0.0
-    audit_every: int = 0
+    audit_every: int = 30
+    on_silenced: str = "warn"
     seed: int = 17
     n_threads: int | None = None
 
@@ -117,14 +137,16 @@ def finetune(
         One row per epoch: `epoch`, `n_epochs`, `phase`, raw training losses
         `loss_<task>`, `validation_loss` (mean over tasks of loss / loss before
         training; 1 at the start), `windows_per_second`, `sigma_<task>`, for `ema`
-        `running_mean_<task>`, and with an audit `loss_share_<task>`, `gradient_share_<task>` and
-        `cosine_<a>~<b>` averaged over the epoch.
+        `running_mean_<task>`, and where two or more tasks were audited `loss_share_<task>`,
+        `gradient_share_<task>` and `cosine_<a>~<b>` averaged over the epoch, and
+        `silenced` and `dominating` (lists of tasks). Every audit is a line of
+        `metrics.jsonl` beside the checkpoints; `evaluation.balance.read_metrics` reads it.
 
     Raises
     ------
     UserError
         A batch breaks the schema, the loss becomes NaN (its windows are
-        named), or memory runs out.
+        named), memory runs out, or a task is silenced and that shall stop the training.
     """
     seed_everything(settings.seed, settings.n_threads)
     order = torch.Generator().manual_seed(settings.seed)
@@ -135,6 +157,8 @@ def finetune(
         raise UserError(f"{model.spec['name']} has no encoder to freeze; set n_frozen_epochs to 0")
     if settings.is_causal and model.tasks != (SEGMENT,):
         raise UserError("cut windows train the segment posterior alone; build the model with heads: segment")
+    if settings.on_silenced not in ON_SILENCED:
+        raise UserError(f"on_silenced {settings.on_silenced!r} is not known; choose one of {', '.join(ON_SILENCED)}")
     check_features(gather, model)
     data = LabelledBatches(gather, windows)
     for rows in torch.arange(len(windows)).split(BLOCK):
@@ -161,6 +185,9 @@ def finetune(
         if best_epoch < best:
             best, best_weights = best_epoch, read_weights(checkpoints.best, model)
         _keep_what_stays(model, [data, held_out], settings)
+    metrics = checkpoints.folder / METRICS_NAME if checkpoints is not None else None
+    if metrics is not None:
+        keep_metrics(metrics, len(history))
 
     for epoch in range(len(history), n_epochs):
         is_frozen = epoch < settings.n_frozen_epochs
@@ -169,6 +196,7 @@ def finetune(
         if not is_frozen:
             _forget_encoded([data, held_out])
         _set_mode(model, is_frozen)
+        shared, heads = _split_parameters(model)
         began = time.perf_counter()
         sums, audits, n_seen = {}, [], 0
         batches = (
@@ -183,20 +211,33 @@ def finetune(
                     batch = warp_batch(batch, data.span(rows), settings.time_warp_probability, order)
                 if settings.is_causal:
                     batch = cut_windows(batch, model.segment_head.first_start, order)
+                random_state = torch.get_rng_state()
                 outputs = _forward(model, batch)
                 losses = _losses(model, outputs, batch, settings)
                 if epoch < settings.n_pointer_epochs and "pointers" in losses:
                     losses = {"pointers": losses["pointers"]}
-                total = _total(losses, balance, outputs)
                 _check_finite(losses, windows, rows, epoch, step)
-                if settings.audit_every and step % settings.audit_every == 0 and not is_frozen:
-                    audits.append(measure_shares(losses, total, list(model.encoder.parameters())))
+                n_before = (epoch - settings.n_frozen_epochs) * -(-len(windows) // settings.batch_size) + step
+                is_audited = shared and len(losses) > 1 and _is_due(settings.audit_every, n_before)
+                gradients = task_gradients(losses, shared) if is_audited else None
                 optimizer.zero_grad(set_to_none=True)
-                total.backward()
+                # the segment loss is one loss, in nats: it needs no balance
+                segment = {task: loss for task, loss in losses.items() if task == SEGMENT}
+                notes = {task: loss for task, loss in losses.items() if task != SEGMENT}
+                log_sigma = outputs.get("log_sigma")
+                weights = balance.backward(
+                    notes, shared, heads, log_sigma=log_sigma, extra=segment, gradients=gradients
+                )
+            if is_audited:
+                rate = settings.unfrozen_learning_rate * settings.encoder_rate_factor
+                shares = measure_shares(losses, weights, gradients, learning_rate=rate)
+                audits.append({"epoch": epoch + 1, "step": n_before, **shares, **_remembered(model, balance)})
+                if metrics is not None:
+                    append_metrics(metrics, audits[-1])
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
             optimizer.step()
-            if "log_sigma" in outputs:
-                balance.after_step(model.log_sigma)
+            if notes:
+                balance.after_step(log_sigma, partial(_losses_again, model, batch, settings, random_state))
             n_seen += len(rows)
             for task, loss in losses.items():
                 sums[task] = sums.get(task, 0.0) + float(loss.detach()) * len(rows)
@@ -207,8 +248,11 @@ def finetune(
         if held_out:
             row["validation_loss"] = _relative(_losses_of(model, held_out, settings), start_validation)
         row["windows_per_second"] = n_seen / (time.perf_counter() - began)
-        row |= _sigma_row(model) | _mean_audit(audits)
-        row |= {f"running_mean_{task}": value for task, value in balance.state_dict().get("mean", {}).items()}
+        for kind, values in _remembered(model, balance).items():
+            row |= {f"{kind}_{task}": value for task, value in values.items()}
+        row |= summarise_audits(audits)
+        row |= name_extremes(row) if settings.on_silenced != "ignore" else {}
+        balance.after_epoch()
         row["selection_loss"] = row["validation_loss"] if held_out else float(n_epochs - epoch)
         if score is not None:
             row |= score(model)
@@ -223,6 +267,8 @@ def finetune(
             checkpoints.save(state, score=row["selection_loss"], epoch=epoch + 1)
         if on_epoch is not None:
             on_epoch(row)
+        if settings.on_silenced == "stop":
+            refuse_extremes(row)
     if best_weights is not None:
         model.load_state_dict(best_weights)
     _set_mode(model, is_frozen=False)
@@ -250,6 +296,18 @@ def _optimizer(model, settings, *, is_frozen):
     optimizer = torch.optim.AdamW([group for group in groups if group["params"]])
     optimizer.is_frozen = is_frozen
     return optimizer
+
+
+def _split_parameters(model):
+    """Return what trains, as lists: what all tasks share (the encoder's parameters), and the rest."""
+    encoder = set(model.encoder.parameters()) if hasattr(model, "encoder") else set()
+    learners = [p for p in model.parameters() if p.requires_grad]
+    return [p for p in learners if p in encoder], [p for p in learners if p not in encoder]
+
+
+def _is_due(every, n_before):
+    """Tell whether a step is measured, given how many came before it."""
+    return every > 0 and n_before % every == 0
 
 
 def _resume(path, model, settings, generators, balance):
@@ -328,13 +386,6 @@ def _losses(model, outputs, batch, settings):
     return losses
 
 
-def _total(losses, balance, outputs):
-    """Return the balanced total of the notes' heads, plus the segment loss as it is: it is one loss, in nats."""
-    notes = {task: loss for task, loss in losses.items() if task != SEGMENT}
-    total = balance(notes, outputs.get("log_sigma")) if notes else 0.0
-    return total + losses[SEGMENT] if SEGMENT in losses else total
-
-
 def _forward(model, batch):
     """Return the outputs for a batch, from what of it is encoded and scored already."""
     if not hasattr(model, "encode"):
@@ -344,6 +395,14 @@ def _forward(model, batch):
         model.encode(batch["x"]) if encoded is None else encoded,
         model.score_linearly(batch["x"]) if linear is None else linear,
     )
+
+
+@torch.no_grad()
+def _losses_again(model, batch, settings, random_state):
+    """Return the losses of a training batch again, its dropout masks drawn (on the CPU) from the same random state."""
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(random_state)
+        return _losses(model, _forward(model, batch), batch, settings)
 
 
 @torch.no_grad()
@@ -380,22 +439,14 @@ def _check_finite(losses, windows, rows, epoch, step):
         )
 
 
-def _sigma_row(model):
-    """Return the model's σ by task."""
-    if not hasattr(model, "log_sigma"):
-        return {}
-    from moola_lib.models.jade import TASKS
-
-    return {f"sigma_{task}": float(value) for task, value in zip(TASKS, model.log_sigma.detach().exp(), strict=True)}
-
-
-def _mean_audit(audits):
-    """Return the epoch's mean of every audited figure, flattened."""
-    row = {}
-    for kind, prefix in [("loss_share", "loss_share_"), ("gradient_share", "gradient_share_"), ("cosine", "cosine_")]:
-        for name in audits[0][kind] if audits else ():
-            row[prefix + name] = float(np.mean([audit[kind][name] for audit in audits if name in audit[kind]]))
-    return row
+def _remembered(model, balance):
+    """Return what is learned or remembered of each task: `sigma` and `running_mean`, dict of dict by task."""
+    remembered = {}
+    if hasattr(model, "log_sigma"):
+        remembered["sigma"] = dict(zip(TASKS, model.log_sigma.detach().exp().tolist(), strict=True))
+    if "mean" in balance.state_dict():
+        remembered["running_mean"] = balance.state_dict()["mean"]
+    return remembered
 
 
 def _n_classes(model):

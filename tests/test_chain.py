@@ -41,6 +41,8 @@ TINY = {
     "causal_stride_bars": 35,
     "n_skill_windows": 200,
     "strategies": "[fixed, uncertainty_bounded]",
+    "learning_rates": "[0.001]",
+    "pointer_weights": "[1.0, 50.0]",
     "in_use": "fixed",
 }
 FINE_TUNING = [name for name in TINY if name in FineTuning.model_fields]

@@ -7,7 +7,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from moola_lib.evaluation.comparison import TASK_METRICS, conflict_rate, rank_methods, skill_by_task
+from moola_lib.evaluation.comparison import (
+    TASK_METRICS,
+    conflict_rate,
+    load_answers,
+    rank_methods,
+    save_answers,
+    skill_by_task,
+)
 from moola_lib.evaluation.loss_scales import shares_on_notes_scales
 from moola_lib.evaluation.spans import answer_points
 from moola_lib.learning import STRATEGIES
@@ -102,3 +109,14 @@ def test_sigma_hardly_moves_in_a_hundred_steps(shares):
     fast = shares_on_notes_scales(["uncertainty"], sigma_rate_factor=100)
     assert fast["sigma_way"].item() > 0.9
     assert shares.drop(["uncertainty", "uncertainty_bounded"])["sigma_way"].isna().all()
+
+
+def test_answers_are_found_by_the_windows_stamps(windows, tmp_path):
+    stamps = pd.date_range("2024-01-02", periods=60, freq="105min", tz="UTC")
+    given = replace(answer(windows, 2), countdown=None)
+    save_answers(tmp_path / "oracle.npz", stamps, given)
+    rows = [40, 3, 7]
+    found = load_answers(tmp_path / "oracle.npz", stamps[rows])
+    assert np.array_equal(found.start, given.start[rows]) and found.countdown is None
+    assert np.array_equal(found.type_probability, given.type_probability[rows])
+    assert load_answers(tmp_path / "oracle.npz", stamps[rows] + pd.Timedelta("1min")) is None

@@ -6,9 +6,44 @@ from scipy import stats
 
 from moola_lib.evaluation.decisions import attainable_skill
 from moola_lib.evaluation.intervals import day_block_weights, interval
-from moola_lib.evaluation.metrics import METRICS, metric_functions
+from moola_lib.evaluation.metrics import METRICS, Prediction, metric_functions
+from moola_lib.files import replace_atomically
 
 TASK_METRICS = {"type": "type_macro_f1", "pointers": "hit3_start", "inside": "inside_f1", "countdown": "countdown_mae"}
+
+
+def save_answers(path, window_start, answers):
+    """Write answers by the windows' first stamps, so that other windows of the same bars find theirs.
+
+    Parameters
+    ----------
+    path : str or Path
+        Ends in `.npz`.
+    window_start : DatetimeIndex (n,), UTC
+    answers : Prediction
+    """
+    columns = {name: getattr(answers, name) for name in Prediction.__dataclass_fields__}
+    with replace_atomically(path) as temporary, open(temporary, "wb") as stream:
+        known = {name: value for name, value in columns.items() if value is not None}
+        np.savez_compressed(stream, window_start=pd.DatetimeIndex(window_start).as_unit("ns").asi8, **known)
+
+
+def load_answers(path, window_start):
+    """Read what `save_answers` wrote for windows by their first stamps; None where one of them is not there.
+
+    Parameters
+    ----------
+    path : str or Path
+    window_start : DatetimeIndex (n,), UTC
+
+    Returns
+    -------
+    Prediction or None
+    """
+    with np.load(path) as file:
+        columns = dict(file)
+    rows = pd.Index(columns.pop("window_start")).get_indexer(pd.DatetimeIndex(window_start).as_unit("ns").asi8)
+    return None if (rows < 0).any() else Prediction(**columns).take(rows)
 
 
 def skill_by_task(windows, answers, constant, oracle, *, is_valid=None, n_bootstrap=1000, seed=17):

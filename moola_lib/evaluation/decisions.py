@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from moola_lib.evaluation.intervals import day_block_weights, interval
-from moola_lib.evaluation.metrics import TOLERANCE_BARS
+from moola_lib.evaluation.metrics import TOLERANCE_BARS, Prediction
 from moola_lib.evaluation.oracle import prior
 from moola_lib.evaluation.posteriors import box_mass
 from moola_lib.labels.targets import COUNTDOWN_CLIP_BARS
@@ -63,6 +63,26 @@ def best_countdown(known):
     median = (np.cumsum(known.start, axis=1) >= 0.5).argmax(axis=1)
     bars = np.arange(known.start.shape[1])
     return np.clip(median[:, None] - bars, -COUNTDOWN_CLIP_BARS, COUNTDOWN_CLIP_BARS).astype(np.float64)
+
+
+def best_answer(known):
+    """Return the best decision for each figure as one Prediction.
+
+    Start and end are each the best for their own figure.
+
+    Parameters
+    ----------
+    known : Posterior (n)
+    """
+    return Prediction(
+        start=best_start(known),
+        end=best_end(known),
+        countdown=best_countdown(known),
+        inside_probability=known.inside,
+        is_inside=best_inside(known),
+        type_probability=known.state,
+        start_probability=known.start,
+    )
 
 
 def score_windows(known, start, end, state=None):

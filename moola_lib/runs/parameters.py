@@ -27,6 +27,19 @@ Text = Annotated[str, Field(min_length=1)]
 
 FeatureSetName = Literal[tuple(FEATURE_SETS)]
 StrategyName = Literal[tuple(STRATEGIES)]
+# the notes' own, and one of each kind of the others
+QUICK_STRATEGIES = [
+    "fixed",
+    "manual",
+    "initial",
+    "ema",
+    "uncertainty",
+    "uncertainty_bounded",
+    "log",
+    "famo",
+    "aligned_mtl",
+    "upgrad",
+]
 LocaliserName = Literal[LOCALISERS]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -219,18 +232,25 @@ class FineTuning(NotebookParameters, Compute):
 class LossBalance(NotebookParameters, Compute):
     """05: does every task get to teach the encoder?"""
 
-    strategies: list[StrategyName] = Field(list(STRATEGIES), min_length=1, description="strategies to compare")
+    strategies: list[StrategyName] = Field(QUICK_STRATEGIES, min_length=1, description="strategies to compare")
     model: LocaliserName = Field("jade", description="the model that takes the pre-trained encoder")
     in_use: StrategyName = Field("manual", description="the strategy that the gates judge")
     dropout: float = Field(0.2, ge=0, lt=1, description="between LSTM layers")
     head_dropout: float = Field(0.2, ge=0, lt=1, description="before the heads")
     max_samples: int | None = Field(None, ge=20, description="most labelled windows to use; null: all")
-    n_epochs: int = Field(12, ge=1, le=1000, description="epochs per strategy, encoder unfrozen")
+    n_epochs: int = Field(10, ge=1, le=1000, description="epochs of every fit, encoder unfrozen")
     batch_size: int = Field(8, ge=1, le=65_536, description="windows per step")
-    learning_rate: Rate = Field(2e-3, description="of every strategy")
+    learning_rates: list[Rate] = Field([1e-3, 4e-3], min_length=1, description="each strategy takes the best of these")
     sigma_rate_factor: float = Field(1.0, gt=0, le=1000, description="rate of log sigma, relative")
+    pointer_weights: list[Annotated[float, Field(gt=0)]] = Field(
+        [0.01, 0.1, 1.0, 10.0, 100.0], min_length=1, description="of the pointers in the sweep, beside manual's others"
+    )
     audit_every: int = Field(4, ge=1, description="steps between measurements of gradients")
-    test_frac: float = Field(0.25, gt=0, lt=1, description="latest days held out to score strategies")
+    on_silenced: Literal["ignore", "warn", "stop"] = Field("warn", description="name silenced tasks, or stop")
+    validation_frac: float = Field(0.2, gt=0, le=0.5, description="latest training days, to choose rate and epoch")
+    n_folds: int = Field(1, ge=1, le=50, description="blocks of days to score on; 1: the latest days only")
+    test_frac: float = Field(0.25, gt=0, lt=1, description="those latest days, where n_folds is 1")
+    n_workers: int | None = Field(None, ge=1, le=256, description="processes for the fits; null: one per core")
     n_bootstrap: int = Field(500, ge=100, le=100_000, description="resamples of days for intervals")
 
     @model_validator(mode="after")

@@ -51,7 +51,7 @@ def reweigh(metrics, strategy, weights=None):
     if strategy in NEEDS_A_RUN:
         raise UserError(
             f"the weights of {strategy} come from its own training and no record holds them; "
-            f"train with it: moola run 05 -p strategies '[{strategy}]'"
+            f"train with it: {run_command(strategy)}"
         )
     if len(metrics) == 0:
         raise UserError("nothing was audited, so there is nothing to re-weigh; train with audit_every above 0")
@@ -65,6 +65,11 @@ def reweigh(metrics, strategy, weights=None):
     table["loss_share"] = _shares(table, table["loss"])
     table["gradient_share"] = _shares(table, table["gradient_norm"])
     return table[COLUMNS]
+
+
+def run_command(strategy):
+    """Return the command that trains with a strategy, which alone tells what an encoder learns under it."""
+    return f"moola run 05 -p strategies '[{strategy}]' -p in_use {strategy}"
 
 
 def thin_out(metrics, n_steps=60):

@@ -192,7 +192,7 @@ def pareto_figure(sweep, *, against=None, title="What each weight on the pointer
     return figure.update_xaxes(title_text=_meaning(x), row=len(others))
 
 
-def critical_difference_figure(ranks, critical_difference, *, title="Mean ranks (1 is best), alike where joined"):
+def critical_difference_figure(ranks, critical_difference, *, title="Mean ranks (1 is best); joined: not told apart"):
     """Draw mean ranks on a line; bars above join strategies that differ by less than the critical difference.
 
     Parameters
@@ -316,7 +316,7 @@ def _label_sides(x, y):
     return sides
 
 
-def _label_apart(labels, x, y, apart=0.08):
+def _label_apart(labels, x, y, apart=0.09):
     """Return the labels, "" for a point too close to one that has its label already."""
     kept = []
     for k in [0, len(x) - 1, *range(1, len(x) - 1)]:  # the ends first

@@ -63,12 +63,25 @@ RELATIONS = pd.DataFrame(
         "verdict": ["related", "as chance"],
     }
 )
+RECORD = pd.DataFrame(
+    [(step, task, 0.25, 0.25) for step in range(3) for task in TASKS],
+    columns=["step", "task", "loss_share", "gradient_share"],
+)
+SWEEP = pd.DataFrame(
+    [(weight, name, name, 0.4, 0.3, 0.5, True) for weight in (0.1, 1.0) for name in ("hit3", "auc")],
+    columns=["pointer_weight", "metric", "meaning", "value", "low", "high", "is_higher_better"],
+)
+RANKS = pd.Series({"fixed": 2.0, "log": 1.4, "famo": 2.6})
 RNG = np.random.default_rng(1)
 FIGURES = {
     "facts_figure": lambda frame: market.facts_figure(
         {"a": RNG.random(46), "b": RNG.random(46)}, {"a": RNG.random(50)}, title="t"
     ),
     "shares_figure": lambda frame: balance.shares_figure(SHARES, title="t"),
+    "reweighed_figure": lambda frame: balance.reweighed_figure({"pointers × 1": RECORD, "pointers × 9": RECORD}),
+    "record_figure": lambda frame: balance.record_figure(RECORD, title="t"),
+    "pareto_figure": lambda frame: balance.pareto_figure(SWEEP),
+    "critical_difference_figure": lambda frame: balance.critical_difference_figure(RANKS, 1.2),
     "trajectories_figure": lambda frame: balance.trajectories_figure(
         {"fixed": LINES, "log": LINES, "ema": LINES, "manual": LINES}, title="t", y="share", reference=0.05
     ),

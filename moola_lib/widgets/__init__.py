@@ -1,1 +1,1 @@
-"""Interactive views for JupyterLab, made of core ipywidgets; each has a static form for reports."""
+"""Interactive views for JupyterLab, of ipywidgets and plotly; each has a static form for reports."""

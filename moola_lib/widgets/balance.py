@@ -1,0 +1,166 @@
+"""Weights to play with: who would have taught the encoder at the recorded steps, re-drawn as the sliders move."""
+
+import ipywidgets as widgets
+import numpy as np
+import plotly.graph_objects as go
+
+from moola_lib.errors import UserError
+from moola_lib.evaluation.reweigh import HAS_NO_WEIGHTS, NEEDS_A_RUN, reweigh, run_command, thin_out
+from moola_lib.figures.balance import record_figure, reweighed_figure
+from moola_lib.learning import STRATEGIES
+from moola_lib.learning.balance import build_balance
+from moola_lib.models.jade import TASKS
+
+AS_TRAINED = "as trained"
+POINTER_WEIGHTS = (0.01, 0.1, 1.0, 10.0, 100.0)
+
+
+def balance_explorer(records, *, strategy="fixed", is_headless=False):
+    """Move the tasks' weights and see their shares of loss and gradient, or draw a few positions for a report.
+
+    Nothing is trained: recorded losses and gradients are re-weighed, at most 60
+    steps of a record.
+
+    Parameters
+    ----------
+    records : dict of str to DataFrame
+        A training's name to its `evaluation.balance.read_metrics`.
+    strategy : str
+        Shown first, a key of STRATEGIES.
+    is_headless : bool
+        Return a figure of the first record, as trained and under a few weights of the pointers.
+
+    Returns
+    -------
+    BalanceExplorer or plotly Figure
+
+    Raises
+    ------
+    UserError
+        There is no record, or one has no audits; headless, also what `reweigh` raises.
+    """
+    if not records:
+        raise UserError("there is no record to show; pass at least one training's audits")
+    for name, metrics in records.items():
+        if len(metrics) == 0:
+            raise UserError(f"the record {name} has no audits; train with audit_every above 0")
+    own = build_balance(strategy).weights
+    if not is_headless:
+        return BalanceExplorer({name: thin_out(metrics) for name, metrics in records.items()}, strategy)
+    name, metrics = next(iter(records.items()))
+    positions = {
+        f"pointers × {weight:g}": reweigh(metrics, strategy, {**own, "pointers": weight}) for weight in POINTER_WEIGHTS
+    }
+    title = f"The training {name}, re-weighed under {strategy}; it did not train this way"
+    return reweighed_figure({AS_TRAINED: metrics, **positions}, title=title)
+
+
+class BalanceExplorer(widgets.VBox):
+    """Choices and four weights above a record's shares; made by `balance_explorer`.
+
+    Attributes
+    ----------
+    record, strategy : Dropdown
+        A strategy that learns its weights along the way can be chosen, and says what it needs.
+    sliders : dict of str to FloatLogSlider
+        Weight per task, from 0.01 to 100.
+    reset : Button
+        Back to the strategy's own weights.
+    message : HTML
+        What is shown, and what it is not.
+    figure : plotly FigureWidget
+    """
+
+    def __init__(self, records, strategy):
+        self._records = records
+        choices = [(f"{name} (needs a run)" if name in NEEDS_A_RUN else name, name) for name in STRATEGIES]
+        self.record = widgets.Dropdown(options=list(records), description="record")
+        self.strategy = widgets.Dropdown(
+            options=[(AS_TRAINED, AS_TRAINED), *choices],
+            value=strategy,
+            description="strategy",
+            layout={"width": "26em"},
+        )
+        self.sliders = {task: _slider(task) for task in TASKS}
+        self.reset = widgets.Button(description="own weights", tooltip="back to the strategy's own weights")
+        self.message = widgets.HTML()
+        self.record.observe(self._choose_record, "value")
+        self.strategy.observe(self._choose_strategy, "value")
+        self.reset.on_click(self._choose_strategy)
+        for slider in self.sliders.values():
+            slider.observe(self._show, "value")
+        super().__init__()
+        self._choose_record()
+        self._choose_strategy()
+
+    @property
+    def weights(self):
+        """The weights of the sliders, dict of str to float."""
+        return {task: slider.value for task, slider in self.sliders.items()}
+
+    def _choose_record(self, _change=None):
+        """Draw a record anew: another may have other tasks and steps."""
+        self.figure = go.FigureWidget(record_figure(self._records[self.record.value]))
+        # plotly draws before the page has room for it, see `overview`
+        self.figure.observe(lambda _: self.figure.update_layout(autosize=True), "_js2py_traceDeltas")
+        tall = widgets.Layout(flex_flow="row wrap")
+        self.children = [
+            widgets.HBox([self.record, self.strategy, self.reset], layout=tall),
+            widgets.HBox(list(self.sliders.values()), layout=tall),
+            self.message,
+            self.figure,
+        ]
+        self._show()
+
+    def _choose_strategy(self, _=None):
+        """Put the sliders at the strategy's own weights."""
+        name = self.strategy.value
+        is_movable = name != AS_TRAINED and name not in (*NEEDS_A_RUN, *HAS_NO_WEIGHTS)
+        self.reset.disabled = not is_movable
+        for task, slider in self.sliders.items():
+            slider.disabled = not is_movable
+            slider.unobserve(self._show, "value")  # all move together: draw once, after them
+            if is_movable:
+                slider.value = build_balance(name).weights[task]
+            slider.observe(self._show, "value")
+        self._show()
+
+    def _show(self, _change=None):
+        """Draw the shares under the strategy and weights chosen."""
+        name, record = self.strategy.value, self.record.value
+        metrics = self._records[record]
+        try:
+            frame = metrics if name == AS_TRAINED else reweigh(metrics, name, self.weights)
+        except UserError as error:
+            self.message.value = _paragraph(f"{str(error)[0].upper()}{str(error)[1:]}")
+            self._draw(metrics, is_visible=False)
+            return
+        if np.allclose(frame["weight"], metrics["weight"], rtol=1e-3):
+            said = f"The training {record} as it was recorded: these are the weights it trained with."
+        else:
+            said = (
+                f"Re-weighed record of the training {record}: what the same losses and gradients would have "
+                "contributed. The encoder did not train this way; what it would have learned needs a run: "
+                f"<code>{run_command(name)}</code>"
+            )
+        self.message.value = _paragraph(said)
+        self._draw(frame)
+
+    def _draw(self, frame, *, is_visible=True):
+        """Make the figure show a frame, in one message."""
+        drawn = record_figure(frame)
+        with self.figure.batch_update():
+            for new, old in zip(drawn.data, self.figure.data, strict=True):
+                old.visible = is_visible
+                old.x, old.y = new.x, new.y
+                if old.type == "bar":
+                    old.text = new.text
+
+
+def _slider(task):
+    return widgets.FloatLogSlider(value=1.0, base=10, min=-2, max=2, step=0.05, description=task, readout_format=".3g")
+
+
+def _paragraph(text):
+    """Return text as wide as can be read."""
+    return f"<p style='max-width: 60em; line-height: 1.5'>{text}</p>"

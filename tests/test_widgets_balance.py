@@ -132,7 +132,7 @@ def test_headless_is_a_figure_of_a_few_positions_of_the_pointer_weight(records):
     figure = balance_explorer(records, is_headless=True)
     assert type(figure) is go.Figure
     gradient = next(trace for trace in figure.data[4:] if trace.name == "pointers")
-    assert list(gradient.y) == ["as trained", *(f"pointers × {w}" for w in ("0.01", "0.1", "1", "10", "100"))]
+    assert list(gradient.y) == ["as trained", *(f"weight {w}" for w in ("0.01", "0.1", "1", "10", "100"))]
     assert (np.diff(gradient.x[1:]) > 0).all()
     assert "fixed" in figure.layout.title.text
 

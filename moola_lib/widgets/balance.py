@@ -51,9 +51,9 @@ def balance_explorer(records, *, strategy="fixed", is_headless=False):
         return BalanceExplorer({name: thin_out(metrics) for name, metrics in records.items()}, strategy)
     name, metrics = next(iter(records.items()))
     positions = {
-        f"pointers × {weight:g}": reweigh(metrics, strategy, {**own, "pointers": weight}) for weight in POINTER_WEIGHTS
+        f"weight {weight:g}": reweigh(metrics, strategy, {**own, "pointers": weight}) for weight in POINTER_WEIGHTS
     }
-    title = f"The training {name}, re-weighed under {strategy}; it did not train this way"
+    title = f"Training {name}: its record under {strategy} by pointer weight (not trained this way)"
     return reweighed_figure({AS_TRAINED: metrics, **positions}, title=title)
 
 

@@ -1,5 +1,6 @@
-"""Loss balance: a training step under every strategy against `fixed`, and with the audit against without."""
+"""Loss balance: a training step under every strategy against `fixed`, with the audit against without, re-weighing."""
 
+import tempfile
 from functools import partial
 
 from benchmarks.fits import SEED, labelled_windows
@@ -36,6 +37,37 @@ def audited_against_not():
     return _epochs(n_epochs=n_epochs, audit_every=every), _epochs(n_epochs=n_epochs)
 
 
+def reweighed_against_step():
+    """Re-weigh 60 recorded steps under the strategy that takes longest; fine-tune the localiser for a step."""
+    from moola_lib.evaluation.reweigh import reweigh
+
+    metrics, train = _record(n_steps=60), _epochs()
+
+    def work():
+        reweigh(metrics, "aligned_mtl")
+        return 1
+
+    return work, lambda: train() * N_STEPS_AN_EPOCH
+
+
+def _record(n_steps):
+    """Return the audits of a small model's training, one at every step."""
+    from moola_lib.evaluation.balance import read_metrics
+    from moola_lib.learning.audit import METRICS_NAME
+    from moola_lib.learning.checkpoints import Checkpoints
+    from moola_lib.learning.finetune import FinetuneSettings, finetune
+    from moola_lib.models import build_model
+
+    gather, windows, folds, _ = labelled_windows()
+    model = build_model("jade", n_features=gather.n_features, hidden_size=16)
+    n_epochs = n_steps // N_STEPS_AN_EPOCH
+    settings = FinetuneSettings(n_frozen_epochs=0, n_unfrozen_epochs=n_epochs, audit_every=1, n_threads=1)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Checkpoints(folder)
+        finetune(model, gather, windows.take(folds[0].train), settings, checkpoints=checkpoints)
+        return read_metrics(checkpoints.folder / METRICS_NAME)
+
+
 def _epochs(balance="fixed", audit_every=0, n_epochs=N_EPOCHS):
     """Return a work that trains on one fold for some epochs."""
     import torch
@@ -70,4 +102,5 @@ BENCHMARKS = [
         for name in AGGREGATORS
     ),
     Benchmark("fine-tuning with the default audit: time over none", "≤ 1.10", audited_against_not),
+    Benchmark("re-weighing 60 steps under `aligned_mtl`: time over a training step", "≤ 1", reweighed_against_step),
 ]

@@ -9,9 +9,11 @@ from recorded import record_steps, write_record
 
 from moola_lib.errors import UserError
 from moola_lib.evaluation.reweigh import HAS_NO_WEIGHTS, NEEDS_A_RUN, reweigh, thin_out
+from moola_lib.figures.balance import record_figure
 from moola_lib.learning import STRATEGIES
 from moola_lib.learning.balance import build_balance
 from moola_lib.models.jade import TASKS
+from moola_lib.widgets import balance
 from moola_lib.widgets.balance import balance_explorer
 
 WITH_WEIGHTS = [name for name in STRATEGIES if name not in (*NEEDS_A_RUN, *HAS_NO_WEIGHTS)]
@@ -98,10 +100,12 @@ def test_it_says_whether_the_encoder_trained_this_way(explorer):
     explorer.sliders["type"].value = 2.0
     assert "did not train this way" in explorer.message.value
     assert "moola run 05 -p strategies '[fixed]'" in explorer.message.value
+    assert "with its own weights" in explorer.message.value  # not those of the sliders
     explorer.reset.click()
     assert "as it was recorded" in explorer.message.value
     explorer.strategy.value = "log"
     assert "moola run 05 -p strategies '[log]'" in explorer.message.value
+    assert "with its own weights" not in explorer.message.value
 
 
 def test_another_record_keeps_strategy_and_weights(explorer, records):
@@ -115,8 +119,8 @@ def test_another_record_keeps_strategy_and_weights(explorer, records):
 
 def test_one_move_is_one_drawing(explorer, monkeypatch):
     drawn = []
-    monkeypatch.setattr(type(explorer), "_draw", lambda self, frame, **_: drawn.append(frame))
-    explorer.sliders["inside"].value = 4.0
+    monkeypatch.setattr(balance, "record_figure", lambda frame: drawn.append(frame) or record_figure(frame))
+    explorer.sliders["inside"].value = 5.0
     assert len(drawn) == 1
     explorer.reset.click()
     assert len(drawn) == 2
@@ -128,7 +132,7 @@ def test_headless_is_a_figure_of_a_few_positions_of_the_pointer_weight(records):
     figure = balance_explorer(records, is_headless=True)
     assert type(figure) is go.Figure
     gradient = next(trace for trace in figure.data[4:] if trace.name == "pointers")
-    assert list(gradient.y) == ["as trained", *(f"pointers × {w}" for w in ("0.01", "0.1", "1", "10", "100"))]
+    assert list(gradient.y) == ["as trained", *(f"weight {w}" for w in ("0.01", "0.1", "1", "10", "100"))]
     assert (np.diff(gradient.x[1:]) > 0).all()
     assert "fixed" in figure.layout.title.text
 
@@ -168,9 +172,12 @@ def test_it_answers_the_sliders_in_jupyterlab(tmp_path):
         share, drawn = f"{PLOT}.data[0].x[1]", f"{PLOT}.querySelector('.barlayer path').getBoundingClientRect().width"
         before, width = tab.evaluate(share), tab.evaluate(drawn)
         assert tab.evaluate(f"{PLOT}.data[0].name") == "pointers" and before < 0.2
+        assert set(tab.locator(".ytick text").all_text_contents()) == {"loss", "gradient"}
+        assert tab.evaluate(f"Array.from({PLOT}.data.at(-1).x).at(-1)") == 5 * 59
+        assert "as it was recorded" in tab.locator(".widget-html").inner_text()
         handle = tab.locator(".widget-slider:has-text('pointers') .noUi-handle")
         handle.focus()
-        for _ in range(25):
+        for _ in range(8):
             handle.press("ArrowRight")
         tab.wait_for_function(f"{share} > {before} + 0.3")
         tab.wait_for_function(f"{drawn} > 2 * {width}")

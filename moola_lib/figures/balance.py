@@ -132,7 +132,7 @@ def record_figure(frame, *, title=""):
         trace = go.Scatter(x=rows["step"], y=rows["gradient_share"], name=task, line=line, showlegend=False)
         figure.add_trace(trace, row=2, col=1)
     figure.add_hline(y=0.05, row=2, **SILENCED_LINE)
-    style(figure, title, height=480)
+    style(figure, title, height=480).update_layout(margin_t=48 if title else 12)
     _scale_shares(figure, row=1)
     figure.update_yaxes(autorange="reversed", row=1)
     figure.update_xaxes(title_text="step", row=2)

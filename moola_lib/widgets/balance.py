@@ -12,6 +12,8 @@ from moola_lib.learning.balance import build_balance
 from moola_lib.models.jade import TASKS
 
 AS_TRAINED = "as trained"
+WEIGHTS = [*(float(f"{lead}e{power}") for power in range(-2, 2) for lead in (1, 1.5, 2, 3, 5, 7)), 100.0]
+GRID = {"grid_template_columns": "repeat(2, minmax(20em, 36em))"}
 POINTER_WEIGHTS = (0.01, 0.1, 1.0, 10.0, 100.0)
 
 
@@ -49,9 +51,9 @@ def balance_explorer(records, *, strategy="fixed", is_headless=False):
         return BalanceExplorer({name: thin_out(metrics) for name, metrics in records.items()}, strategy)
     name, metrics = next(iter(records.items()))
     positions = {
-        f"pointers × {weight:g}": reweigh(metrics, strategy, {**own, "pointers": weight}) for weight in POINTER_WEIGHTS
+        f"weight {weight:g}": reweigh(metrics, strategy, {**own, "pointers": weight}) for weight in POINTER_WEIGHTS
     }
-    title = f"The training {name}, re-weighed under {strategy}; it did not train this way"
+    title = f"Training {name}: its record under {strategy} by pointer weight (not trained this way)"
     return reweighed_figure({AS_TRAINED: metrics, **positions}, title=title)
 
 
@@ -62,8 +64,8 @@ class BalanceExplorer(widgets.VBox):
     ----------
     record, strategy : Dropdown
         A strategy that learns its weights along the way can be chosen, and says what it needs.
-    sliders : dict of str to FloatLogSlider
-        Weight per task, from 0.01 to 100.
+    sliders : dict of str to SelectionSlider
+        Weight per task, one of WEIGHTS.
     reset : Button
         Back to the strategy's own weights.
     message : HTML
@@ -76,65 +78,77 @@ class BalanceExplorer(widgets.VBox):
         choices = [(f"{name} (needs a run)" if name in NEEDS_A_RUN else name, name) for name in STRATEGIES]
         self.record = widgets.Dropdown(options=list(records), description="record")
         self.strategy = widgets.Dropdown(
-            options=[(AS_TRAINED, AS_TRAINED), *choices],
-            value=strategy,
-            description="strategy",
-            layout={"width": "26em"},
+            options=[(AS_TRAINED, AS_TRAINED), *choices], value=strategy, description="strategy"
         )
-        self.sliders = {task: _slider(task) for task in TASKS}
         self.reset = widgets.Button(description="own weights", tooltip="back to the strategy's own weights")
+        self.sliders = {task: _slider(task) for task in TASKS}
         self.message = widgets.HTML()
-        self.record.observe(self._choose_record, "value")
+        super().__init__()
+        self._set_weights()
+        self._draw_record()
+        self.record.observe(self._draw_record, "value")
         self.strategy.observe(self._choose_strategy, "value")
         self.reset.on_click(self._choose_strategy)
         for slider in self.sliders.values():
             slider.observe(self._show, "value")
-        super().__init__()
-        self._choose_record()
-        self._choose_strategy()
 
     @property
     def weights(self):
         """The weights of the sliders, dict of str to float."""
         return {task: slider.value for task, slider in self.sliders.items()}
 
-    def _choose_record(self, _change=None):
-        """Draw a record anew: another may have other tasks and steps."""
-        self.figure = go.FigureWidget(record_figure(self._records[self.record.value]))
-        # plotly draws before the page has room for it, see `overview`
-        self.figure.observe(lambda _: self.figure.update_layout(autosize=True), "_js2py_traceDeltas")
-        tall = widgets.Layout(flex_flow="row wrap")
-        self.children = [
-            widgets.HBox([self.record, self.strategy, self.reset], layout=tall),
-            widgets.HBox(list(self.sliders.values()), layout=tall),
-            self.message,
-            self.figure,
-        ]
-        self._show()
-
-    def _choose_strategy(self, _=None):
-        """Put the sliders at the strategy's own weights."""
+    def _set_weights(self):
+        """Put the sliders at the strategy's own weights, if it has any that can be moved."""
         name = self.strategy.value
-        is_movable = name != AS_TRAINED and name not in (*NEEDS_A_RUN, *HAS_NO_WEIGHTS)
+        is_movable = name not in (AS_TRAINED, *NEEDS_A_RUN, *HAS_NO_WEIGHTS)
         self.reset.disabled = not is_movable
         for task, slider in self.sliders.items():
             slider.disabled = not is_movable
-            slider.unobserve(self._show, "value")  # all move together: draw once, after them
             if is_movable:
                 slider.value = build_balance(name).weights[task]
+
+    def _choose_strategy(self, _=None):
+        """Draw a strategy under its own weights."""
+        for slider in self.sliders.values():
+            slider.unobserve(self._show, "value")  # all move together: draw once, after them
+        self._set_weights()
+        for slider in self.sliders.values():
             slider.observe(self._show, "value")
         self._show()
 
+    def _draw_record(self, _change=None):
+        """Make a new figure: another record may have other tasks and steps."""
+        frame = self._reweigh()
+        drawn = record_figure(self._records[self.record.value] if frame is None else frame)
+        self.figure = go.FigureWidget(drawn.update_traces(visible=frame is not None))
+        # plotly draws before the page has room for it, see `overview`
+        figure = self.figure
+        figure.observe(lambda _: figure.update_layout(autosize=True), "_js2py_traceDeltas")
+        choices = widgets.HBox([self.record, self.strategy, self.reset], layout={"flex_flow": "row wrap"})
+        self.children = [choices, widgets.GridBox(list(self.sliders.values()), layout=GRID), self.message, figure]
+
     def _show(self, _change=None):
-        """Draw the shares under the strategy and weights chosen."""
+        """Draw what is chosen, in one message that holds only what changes."""
+        frame = self._reweigh()
+        with self.figure.batch_update():
+            self.figure.update_traces(visible=frame is not None)
+            if frame is None:
+                return
+            for new, old in zip(record_figure(frame).data, self.figure.data, strict=True):
+                if old.type == "bar":
+                    old.x, old.text = new.x, new.text
+                else:
+                    old.y = new.y
+
+    def _reweigh(self):
+        """Return the shares under the strategy and weights chosen, and say what they are; None without a run."""
         name, record = self.strategy.value, self.record.value
         metrics = self._records[record]
         try:
             frame = metrics if name == AS_TRAINED else reweigh(metrics, name, self.weights)
         except UserError as error:
-            self.message.value = _paragraph(f"{str(error)[0].upper()}{str(error)[1:]}")
-            self._draw(metrics, is_visible=False)
-            return
+            self.message.value = _paragraph(f"{str(error)[0].upper()}{str(error)[1:]}.")
+            return None
         if np.allclose(frame["weight"], metrics["weight"], rtol=1e-3):
             said = f"The training {record} as it was recorded: these are the weights it trained with."
         else:
@@ -143,24 +157,22 @@ class BalanceExplorer(widgets.VBox):
                 "contributed. The encoder did not train this way; what it would have learned needs a run: "
                 f"<code>{run_command(name)}</code>"
             )
+            said += " (with its own weights)." if self._is_moved() else "."
         self.message.value = _paragraph(said)
-        self._draw(frame)
+        return frame
 
-    def _draw(self, frame, *, is_visible=True):
-        """Make the figure show a frame, in one message."""
-        drawn = record_figure(frame)
-        with self.figure.batch_update():
-            for new, old in zip(drawn.data, self.figure.data, strict=True):
-                old.visible = is_visible
-                old.x, old.y = new.x, new.y
-                if old.type == "bar":
-                    old.text = new.text
+    def _is_moved(self):
+        """Return whether the sliders can be moved and are elsewhere than the strategy's own weights."""
+        return not self.reset.disabled and self.weights != build_balance(self.strategy.value).weights
 
 
 def _slider(task):
-    return widgets.FloatLogSlider(value=1.0, base=10, min=-2, max=2, step=0.05, description=task, readout_format=".3g")
+    """Return a slider over WEIGHTS, about as far apart as on a logarithmic scale."""
+    return widgets.SelectionSlider(
+        options=[(f"{weight:g}", weight) for weight in WEIGHTS], value=1.0, description=task, layout={"width": "auto"}
+    )
 
 
 def _paragraph(text):
     """Return text as wide as can be read."""
-    return f"<p style='max-width: 60em; line-height: 1.5'>{text}</p>"
+    return f"<p style='max-width: 64em; margin: 0.5em 0.5em 0; line-height: 1.5'>{text}</p>"

@@ -22,10 +22,18 @@ from moola_lib.learning.balance import build_balance
 from moola_lib.learning.batches import LabelledBatches, check_batch, check_features, cut_windows
 from moola_lib.learning.checkpoints import read_weights, restore_training, training_state
 from moola_lib.learning.device import explain_out_of_memory, seed_everything
+from moola_lib.learning.forward import forward, losses_again, losses_of, raw_losses
 from moola_lib.learning.gradients import task_gradients
 from moola_lib.learning.linear_fit import STEADY, LinearPenalty
-from moola_lib.learning.losses import segment_loss, task_losses
-from moola_lib.learning.start import BLOCK, N_CUTS, set_head_biases, start_segment_head
+from moola_lib.learning.phases import (
+    build_optimizer,
+    forget_encoded,
+    keep_what_stays,
+    keeps_linear,
+    set_mode,
+    split_parameters,
+)
+from moola_lib.learning.start import BLOCK, set_head_biases, start_segment_head
 from moola_lib.models.jade import TASKS
 from moola_lib.models.segments import SEGMENT
 from moola_lib.windows.augment import warp_batch
@@ -151,14 +159,7 @@ def finetune(
     seed_everything(settings.seed, settings.n_threads)
     order = torch.Generator().manual_seed(settings.seed)
     balance = build_balance(settings.balance, settings.weights)
-    if settings.is_class_balanced and settings.class_weights is not None:
-        raise UserError("class weights and balanced drawing are two remedies for one thing; choose one")
-    if settings.n_frozen_epochs and not hasattr(model, "encoder"):
-        raise UserError(f"{model.spec['name']} has no encoder to freeze; set n_frozen_epochs to 0")
-    if settings.is_causal and model.tasks != (SEGMENT,):
-        raise UserError("cut windows train the segment posterior alone; build the model with heads: segment")
-    if settings.on_silenced not in ON_SILENCED:
-        raise UserError(f"on_silenced {settings.on_silenced!r} is not known; choose one of {', '.join(ON_SILENCED)}")
+    _check_settings(model, settings)
     check_features(gather, model)
     data = LabelledBatches(gather, windows)
     for rows in torch.arange(len(windows)).split(BLOCK):
@@ -167,16 +168,16 @@ def finetune(
     if hasattr(model, "segment_head"):
         start_segment_head(model, data.batch(torch.arange(len(windows))), settings)
     held_out = LabelledBatches(gather, validation) if validation is not None and len(validation) else None
-    _keep_what_stays(model, [data, held_out], settings)
-    start_losses = _losses_of(model, data, settings)
-    start_validation = _losses_of(model, held_out, settings) if held_out else None
+    keep_what_stays(model, [data, held_out], settings)
+    start_losses = losses_of(model, data, settings)
+    start_validation = losses_of(model, held_out, settings) if held_out else None
 
     n_epochs = settings.n_frozen_epochs + settings.n_unfrozen_epochs
     history, best, best_weights = [], math.inf, None
-    if held_out and _keeps_linear(model, settings):
+    if held_out and keeps_linear(model, settings):
         # the linear fit alone is a candidate: what comes after must beat it
         best, best_weights = _relative(start_validation, start_validation), _copy_weights(model)
-    optimizer = _optimizer(model, settings, is_frozen=settings.n_frozen_epochs > 0) if n_epochs else None
+    optimizer = build_optimizer(model, settings, is_frozen=settings.n_frozen_epochs > 0) if n_epochs else None
     saved = checkpoints.to_resume(resume) if checkpoints is not None else None
     if saved is not None:
         before, optimizer = _resume(saved, model, settings, {"order": order}, balance)
@@ -184,7 +185,7 @@ def finetune(
         best_epoch = min(row["selection_loss"] for row in history)
         if best_epoch < best:
             best, best_weights = best_epoch, read_weights(checkpoints.best, model)
-        _keep_what_stays(model, [data, held_out], settings)
+        keep_what_stays(model, [data, held_out], settings)
     metrics = checkpoints.folder / METRICS_NAME if checkpoints is not None else None
     if metrics is not None:
         keep_metrics(metrics, len(history))
@@ -192,11 +193,11 @@ def finetune(
     for epoch in range(len(history), n_epochs):
         is_frozen = epoch < settings.n_frozen_epochs
         if epoch == settings.n_frozen_epochs and epoch > 0 and optimizer.is_frozen:
-            optimizer = _optimizer(model, settings, is_frozen=False)
+            optimizer = build_optimizer(model, settings, is_frozen=False)
         if not is_frozen:
-            _forget_encoded([data, held_out])
-        _set_mode(model, is_frozen)
-        shared, heads = _split_parameters(model)
+            forget_encoded([data, held_out])
+        set_mode(model, is_frozen)
+        shared, heads = split_parameters(model)
         began = time.perf_counter()
         sums, audits, n_seen = {}, [], 0
         batches = (
@@ -212,8 +213,8 @@ def finetune(
                 if settings.is_causal:
                     batch = cut_windows(batch, model.segment_head.first_start, order)
                 random_state = torch.get_rng_state()
-                outputs = _forward(model, batch)
-                losses = _losses(model, outputs, batch, settings)
+                outputs = forward(model, batch)
+                losses = raw_losses(model, outputs, batch, settings)
                 if epoch < settings.n_pointer_epochs and "pointers" in losses:
                     losses = {"pointers": losses["pointers"]}
                 _check_finite(losses, windows, rows, epoch, step)
@@ -237,7 +238,7 @@ def finetune(
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
             optimizer.step()
             if notes:
-                balance.after_step(log_sigma, partial(_losses_again, model, batch, settings, random_state))
+                balance.after_step(log_sigma, partial(losses_again, model, batch, settings, random_state))
             n_seen += len(rows)
             for task, loss in losses.items():
                 sums[task] = sums.get(task, 0.0) + float(loss.detach()) * len(rows)
@@ -246,7 +247,7 @@ def finetune(
         row |= {f"loss_{task}": value / n_seen for task, value in sums.items()}
         row["train_loss"] = _relative({task: value / n_seen for task, value in sums.items()}, start_losses)
         if held_out:
-            row["validation_loss"] = _relative(_losses_of(model, held_out, settings), start_validation)
+            row["validation_loss"] = _relative(losses_of(model, held_out, settings), start_validation)
         row["windows_per_second"] = n_seen / (time.perf_counter() - began)
         for kind, values in _remembered(model, balance).items():
             row |= {f"{kind}_{task}": value for task, value in values.items()}
@@ -271,38 +272,20 @@ def finetune(
             refuse_extremes(row)
     if best_weights is not None:
         model.load_state_dict(best_weights)
-    _set_mode(model, is_frozen=False)
+    set_mode(model, is_frozen=False)
     return history
 
 
-def _optimizer(model, settings, *, is_frozen):
-    """Return AdamW over exactly the parameters that this phase trains; encoder and log σ have rates of their own."""
-    rate = settings.frozen_learning_rate if is_frozen else settings.unfrozen_learning_rate
-    encoder = set(model.encoder.parameters()) if hasattr(model, "encoder") else set()
-    kept = set(_linear_parameters(model.segment_head)) if _keeps_linear(model, settings) else set()
-    for parameter in model.parameters():
-        parameter.requires_grad_(not (parameter in kept or (is_frozen and parameter in encoder)))
-    sigma = getattr(model, "log_sigma", None)
-    learners = [p for p in model.parameters() if p.requires_grad and p is not sigma]
-    if not learners:
-        raise UserError(f"{model.spec['name']} has nothing to train after its linear fit; set both phases to 0 epochs")
-    decay = {"weight_decay": settings.weight_decay}
-    groups = [
-        {"params": [p for p in learners if p not in encoder], "lr": rate, **decay},
-        {"params": [p for p in learners if p in encoder], "lr": rate * settings.encoder_rate_factor, **decay},
-    ]
-    if sigma is not None:
-        groups.append({"params": [sigma], "lr": rate * settings.sigma_rate_factor, "weight_decay": 0.0})
-    optimizer = torch.optim.AdamW([group for group in groups if group["params"]])
-    optimizer.is_frozen = is_frozen
-    return optimizer
-
-
-def _split_parameters(model):
-    """Return what trains, as lists: what all tasks share (the encoder's parameters), and the rest."""
-    encoder = set(model.encoder.parameters()) if hasattr(model, "encoder") else set()
-    learners = [p for p in model.parameters() if p.requires_grad]
-    return [p for p in learners if p in encoder], [p for p in learners if p not in encoder]
+def _check_settings(model, settings):
+    """Refuse settings that contradict each other or the model."""
+    if settings.is_class_balanced and settings.class_weights is not None:
+        raise UserError("class weights and balanced drawing are two remedies for one thing; choose one")
+    if settings.n_frozen_epochs and not hasattr(model, "encoder"):
+        raise UserError(f"{model.spec['name']} has no encoder to freeze; set n_frozen_epochs to 0")
+    if settings.is_causal and model.tasks != (SEGMENT,):
+        raise UserError("cut windows train the segment posterior alone; build the model with heads: segment")
+    if settings.on_silenced not in ON_SILENCED:
+        raise UserError(f"on_silenced {settings.on_silenced!r} is not known; choose one of {', '.join(ON_SILENCED)}")
 
 
 def _is_due(every, n_before):
@@ -315,7 +298,7 @@ def _resume(path, model, settings, generators, balance):
     from moola_lib.models.weights import load_tensors
 
     n_done = len(load_tensors(path)[1]["history"])
-    optimizer = _optimizer(
+    optimizer = build_optimizer(
         model, settings, is_frozen=n_done <= settings.n_frozen_epochs and settings.n_frozen_epochs > 0
     )
     metadata = restore_training(path, model, optimizer, generators, settings)
@@ -323,104 +306,9 @@ def _resume(path, model, settings, generators, balance):
     return metadata, optimizer
 
 
-def _set_mode(model, is_frozen):
-    """Train mode, but a frozen encoder stays in eval mode (no dropout), so its activations can be cached."""
-    model.train()
-    if is_frozen:
-        model.encoder.eval()
-        model.input_dropout.eval()
-
-
-@torch.no_grad()
-def _keep_what_stays(model, parts, settings):
-    """Encode once for the frozen phase, and score once where the linear scores stay, if windows stay as they are."""
-    if settings.time_warp_probability or settings.is_causal:
-        return
-    was_training = model.training
-    model.eval()
-    for data in filter(None, parts):
-        x = data.gather(data.places)[0].split(BLOCK)
-        if settings.n_frozen_epochs:
-            data.encoded = torch.cat([model.encode(part) for part in x])
-        if _keeps_linear(model, settings) and hasattr(model, "encode"):
-            scored = [model.score_linearly(part) for part in x]
-            data.linear = tuple(torch.cat(scores) for scores in zip(*scored, strict=True))
-    model.train(was_training)
-
-
-def _forget_encoded(parts):
-    """Drop what a frozen encoder said: it trains now."""
-    for data in filter(None, parts):
-        data.encoded = None
-
-
-def _keeps_linear(model, settings):
-    """Tell whether a fitted linear part stays as it is."""
-    return hasattr(model, "segment_head") and settings.linear_penalty is not None
-
-
-def _linear_parameters(head):
-    """Return the parameters of a segment head that its linear fit sets."""
-    return [p for name, p in head.named_parameters() if not name.startswith("contribution")]
-
-
 def _copy_weights(model):
     """Return a copy of the model's tensors."""
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-
-def _losses(model, outputs, batch, settings):
-    """Return the raw losses of every head the model has."""
-    weights = None if settings.class_weights is None else torch.tensor(settings.class_weights)
-    losses = task_losses(
-        outputs,
-        batch,
-        countdown_unit=settings.countdown_unit,
-        focal_gamma=settings.focal_gamma,
-        class_weights=weights,
-    )
-    if "span_logits" in outputs:
-        first = model.segment_head.first_start
-        knows_none = bool(model.segment_head.knows_none)
-        losses[SEGMENT] = segment_loss(outputs, batch, first_start=first, knows_none=knows_none)
-    return losses
-
-
-def _forward(model, batch):
-    """Return the outputs for a batch, from what of it is encoded and scored already."""
-    if not hasattr(model, "encode"):
-        return model(batch["x"])
-    encoded, linear = batch.get("encoded"), batch.get("linear")
-    return model.decode(
-        model.encode(batch["x"]) if encoded is None else encoded,
-        model.score_linearly(batch["x"]) if linear is None else linear,
-    )
-
-
-@torch.no_grad()
-def _losses_again(model, batch, settings, random_state):
-    """Return the losses of a training batch again, its dropout masks drawn (on the CPU) from the same random state."""
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(random_state)
-        return _losses(model, _forward(model, batch), batch, settings)
-
-
-@torch.no_grad()
-def _losses_of(model, data, settings):
-    """Return the raw losses over all windows in eval mode, dict of float (mean of blocks by size)."""
-    was_training = model.training
-    model.eval()
-    sums = {}
-    cuts = torch.Generator().manual_seed(settings.seed)  # the same in every epoch
-    for rows in torch.arange(len(data.windows)).split(BLOCK):
-        batch = data.batch(rows)
-        if settings.is_causal:
-            batch = cut_windows(batch, model.segment_head.first_start, cuts, N_CUTS)
-        losses = _losses(model, _forward(model, batch), batch, settings)
-        for task, loss in losses.items():
-            sums[task] = sums.get(task, 0.0) + float(loss) * len(rows)
-    model.train(was_training)
-    return {task: value / len(data.windows) for task, value in sums.items()}
 
 
 def _relative(losses, start):

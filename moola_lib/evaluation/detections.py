@@ -1,0 +1,112 @@
+"""What detections over a series are worth: held against labels, counted by session, part of the day and volatility."""
+
+import numpy as np
+import pandas as pd
+
+from moola_lib.evaluation.intervals import day_block_weights, interval
+from moola_lib.evaluation.metrics import TOLERANCE_BARS
+from moola_lib.market.ranges import average_true_range
+from moola_lib.market.segments import ZONE, trade_dates
+
+PARTS = {"night": (18, 3), "London": (3, 9), "New York": (9, 18)}  # hours in New York, from and to
+REGIMES = ("calm", "usual", "lively")  # thirds of ATR over price
+
+
+def match_starts(found, labelled, tolerance_bars=TOLERANCE_BARS):
+    """Pair detected starts with labelled ones, nearest first, each used once.
+
+    Parameters
+    ----------
+    found, labelled : ndarray (n,), (m,), int64
+        Positions in the series, each increasing.
+    tolerance_bars : int
+
+    Returns
+    -------
+    ndarray (n,), int64
+        For each detection the row of its label; -1 without one.
+    """
+    found, labelled = np.asarray(found, np.int64), np.asarray(labelled, np.int64)
+    pairs = []
+    for row, start in enumerate(found):
+        low, high = np.searchsorted(labelled, [start - tolerance_bars, start + tolerance_bars + 1])
+        pairs += [(abs(start - labelled[k]), row, k) for k in range(low, high)]
+    matched, is_used = np.full(len(found), -1), np.zeros(len(labelled), bool)
+    for _, row, k in sorted(pairs):
+        if matched[row] < 0 and not is_used[k]:
+            matched[row], is_used[k] = k, True
+    return matched
+
+
+def score_detections(frame, starts, found, labelled=None, *, seen=None, n_bootstrap=1000, seed=17):
+    """Count detections by session, and hold them against labels where there are any; overall and by regime.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Bars indexed by UTC `ts`, with `high`, `low`, `close`.
+    starts : ndarray (n_segments,), int64
+    found : ndarray (n,), int64
+        Positions of detected starts, increasing.
+    labelled : ndarray (m,), int64, optional
+        Positions of labelled starts, all there are on the days that are looked at.
+    seen : ndarray (n_bars,), bool, optional
+        Bars that were looked at; default all. Others count for nothing.
+    n_bootstrap, seed : int
+
+    Returns
+    -------
+    DataFrame
+        One row per group (`group` is all, a key of PARTS or one of REGIMES):
+        `n_found`, `per_session` with `low` and `high` (95%, whole trading days
+        resampled); with labels `n_labelled`, `precision`, `recall` with
+        `recall_low` and `recall_high`, and `false_per_session`.
+    """
+    seen = np.ones(len(frame), bool) if seen is None else seen
+    days = trade_dates(frame.index)
+    session, which = np.unique(days[seen], return_inverse=True)
+    of_day = np.full(len(frame), -1)
+    of_day[seen] = which
+    groups = _groups(frame, starts)
+    found = np.asarray(found, np.int64)
+    found = found[seen[found]]
+    if labelled is not None:
+        labelled = np.asarray(labelled, np.int64)
+        labelled = labelled[seen[labelled]]
+        matched = match_starts(found, labelled)
+    weights = day_block_weights(session, n_bootstrap=n_bootstrap, seed=seed)
+
+    def by_day(at, is_counted):
+        return np.bincount(of_day[at[is_counted]], minlength=len(session))
+
+    rows = []
+    for group, is_in in groups.items():
+        own = is_in[found]
+        counts = by_day(found, own)
+        row = {"group": group, "n_found": int(own.sum()), "per_session": counts.mean()}
+        row["low"], row["high"] = interval(weights @ counts / len(session))
+        if labelled is not None:
+            hit_rows = matched[matched >= 0]
+            is_hit = np.isin(np.arange(len(labelled)), hit_rows)
+            wanted, reached = by_day(labelled, is_in[labelled]), by_day(labelled, is_in[labelled] & is_hit)
+            row["n_labelled"] = int(wanted.sum())
+            row["precision"] = float((matched[own] >= 0).mean()) if own.any() else np.nan
+            row["recall"] = reached.sum() / wanted.sum() if wanted.any() else np.nan
+            with np.errstate(invalid="ignore", divide="ignore"):
+                row["recall_low"], row["recall_high"] = interval((weights @ reached) / (weights @ wanted))
+            row["false_per_session"] = by_day(found, own & (matched < 0)).mean()
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _groups(frame, starts):
+    """Return {group: which bars are in it}: all, the parts of the day, thirds of the range of the market."""
+    hour = frame.index.tz_convert(ZONE).hour.to_numpy()
+    groups = {"all": np.ones(len(frame), bool)}
+    for name, (first, last) in PARTS.items():
+        groups[name] = (hour >= first) & (hour < last) if first < last else (hour >= first) | (hour < last)
+    high, low, close = (frame[name].to_numpy(np.float64) for name in ("high", "low", "close"))
+    size = average_true_range(high, low, close, starts) / close
+    borders = np.nanquantile(size, [1 / 3, 2 / 3])
+    third = np.where(np.isnan(size), -1, np.searchsorted(borders, size, side="right"))
+    return groups | {name: third == k for k, name in enumerate(REGIMES)}

@@ -76,7 +76,7 @@ def measure_drift(table, index, *, by="month", n_bins=10):
     labels = names.astype(str) if by == "month" else names
     frames = []
     for column, name in enumerate(table.names):
-        counts = _count_cells(values[:, column], cell, len(cell_group), n_bins)
+        counts = count_cells(values[:, column], cell, len(cell_group), cut_bins(values[:, column], n_bins))
         psi, noise = _stability(counts, cell_group, len(names))
         frames.append(pd.DataFrame({"feature": name, by: labels, "n_rows": n_rows, "psi": psi, "noise": noise}))
     found = pd.concat(frames, ignore_index=True)
@@ -203,15 +203,18 @@ def _number_cells(dates, group):
     return cell, pairs % (group.max() + 1)
 
 
-def _count_cells(values, cell, n_cells, n_bins):
-    """Return how many rows of each cell fall into each bin, (n_cells, bins) float64.
+def cut_bins(values, n_bins=10):
+    """Return the edges of bins that hold equal shares of the values, at most (n_bins - 1,) float32, increasing.
 
-    Bins hold equal shares of the whole series. A value that many rows share, at
-    either end, gets a bin to itself.
+    A value that many rows share, at either end, gets a bin to itself.
     """
     sample = values[:: -(-len(values) // MOST_ROWS)]
     edges = np.quantile(sample, np.arange(1, n_bins) / n_bins)
-    edges = np.unique(np.minimum(edges.astype(np.float32), np.nextafter(values.max(), np.float32(-np.inf))))
+    return np.unique(np.minimum(edges.astype(np.float32), np.nextafter(values.max(), np.float32(-np.inf))))
+
+
+def count_cells(values, cell, n_cells, edges):
+    """Return how many rows of each cell fall into each bin, (n_cells, n_edges + 1) float64."""
     code = np.searchsorted(edges, values, side="left")
     n = len(edges) + 1
     return np.bincount(cell * n + code, minlength=n_cells * n).reshape(n_cells, n).astype(np.float64)
@@ -224,24 +227,45 @@ def _stability(counts, cell_group, n_groups):
     inside = np.zeros((n_groups, counts.shape[1]))
     np.add.at(inside, cell_group, counts)
     whole = inside.sum(axis=0)
-    shares = _smooth_shares(inside)
-    others = _smooth_shares(whole - inside)
-    psi = ((shares - others) * np.log(shares / others)).sum(axis=1)
+    psi = stability_index(inside, whole - inside)
+    n, m = inside.sum(axis=1), (whole - inside).sum(axis=1)
+    return psi, (1 / n + 1 / m) * spread_between(counts, cell_group)
 
-    sizes = counts.sum(axis=1)
+
+def stability_index(counts, others):
+    """Return the population stability index of counts (..., n_bins) against others of the same bins."""
+    shares, beside = _smooth_shares(counts), _smooth_shares(others)
+    return ((shares - beside) * np.log(shares / beside)).sum(axis=-1)
+
+
+def spread_between(counts, cell_group):
+    """Return how much the shares of cells of one group scatter, of which the index is made without any drift.
+
+    Parameters
+    ----------
+    counts : ndarray (n_cells, n_bins)
+        By trade date and group.
+    cell_group : ndarray (n_cells,), int64
+
+    Returns
+    -------
+    float
+        Times (1 / n + 1 / m) rows it is the index's mean.
+    """
+    inside = np.zeros((cell_group.max() + 1, counts.shape[1]))
+    np.add.at(inside, cell_group, counts)
+    n_groups, sizes = len(inside), counts.sum(axis=1)
     rest = counts - sizes[:, None] * (inside / inside.sum(axis=1, keepdims=True))[cell_group]
     n_cells = np.bincount(cell_group, minlength=n_groups)
     freedom = np.where(n_cells > 1, n_cells / np.maximum(n_cells - 1, 1), 0.0)[cell_group]  # as in a sample variance
     is_used = freedom > 0
     variance = (freedom[:, None] * rest**2)[is_used].sum(axis=0) / max(sizes[is_used].sum(), 1)
-    spread = (variance / _smooth_shares(whole[None])[0]).sum()
-    n, m = inside.sum(axis=1), (whole - inside).sum(axis=1)
-    return psi, (1 / n + 1 / m) * spread
+    return float((variance / _smooth_shares(inside.sum(axis=0)[None])[0]).sum())
 
 
 def _smooth_shares(counts):
     """Return shares along rows with half a row added to every bin."""
-    return (counts + 0.5) / (counts + 0.5).sum(axis=1, keepdims=True)
+    return (counts + 0.5) / (counts + 0.5).sum(axis=-1, keepdims=True)
 
 
 def _spread_rows(table):

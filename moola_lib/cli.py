@@ -141,7 +141,7 @@ def _parser():
     promote.add_argument("--fold", type=int, metavar="K", help="default the one trained on the most recent days")
     promote.add_argument(
         "--encoder", nargs="?", const="encoder", metavar="WHICH",
-        help="weights that notebook 03 left, instead: encoder (default), encoder_multitask, localiser",
+        help="weights that pre-training left, instead: encoder (default), encoder_multitask",
     )  # fmt: skip
     promote.add_argument("--replace", action="store_true", help="move a model of that name to data/models/backups")
 

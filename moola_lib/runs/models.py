@@ -11,6 +11,10 @@ from moola_lib.runs.promoting import BACKUPS, CARD_FILE, MODEL_FILE, models_fold
 from moola_lib.runs.terminal import open_console, print_gates
 
 SNAPSHOTS = Path("data") / "labels" / "snapshots"
+NEEDED = {  # what is read of the notes of each kind of model
+    "encoder": {"run_id", "metrics", "lineage"},
+    "localiser": {"run_id", "metrics", "lineage", "arm", "chosen", "training_days"},
+}
 HEADINGS = ("name", "kind", "features", "bars", "labels", "figure (95%)", "best baseline", "promoted", "marks")
 
 
@@ -42,9 +46,9 @@ def read_card(root, name):
         raise UserError(f"there is no model {name!r} (known: {known or 'none; name one with moola promote RUN NAME'})")
     card = read_json(path)
     is_card = isinstance(card, dict) and all(isinstance(card.get(key), dict) for key in ("model", "features", "notes"))
-    if not is_card or "kind" not in card["notes"]:
+    if not is_card or not card["notes"].keys() >= NEEDED.get(card["notes"].get("kind"), {"kind"}):
         raise UserError(f"{path} is not the card of a promoted model; promote the model again")
-    return card
+    return card | {"notes": card["notes"] | {"name": name}}  # the folder's name counts, should it be renamed
 
 
 def label_mark(root, card):
@@ -131,6 +135,7 @@ def print_model(root, name, *, is_why=False, stream=None):
     lines = trace(root, card) if is_why else describe(root, card)
     console.print("\n".join(lines), markup=False, soft_wrap=True)
     if not is_why:
+        console.print(f"gates {card['notes'].get('gates_note', 'of the whole run')}:", markup=False, soft_wrap=True)
         print_gates([{"notebook": "", **gate} for gate in card["notes"].get("gates") or []], stream)
 
 
@@ -147,7 +152,7 @@ def describe(root, card):
     """Return the lines that say what a model is and how good it was."""
     rows = dict(zip(HEADINGS, [*_cells(card), "; ".join(marks(root, card)) or "none"], strict=True))
     lines = [f"{heading}: {cell}" for heading, cell in rows.items()]
-    metrics = card["notes"].get("metrics") or []
+    metrics = card["notes"]["metrics"]
     return [*lines, f"figures {card['notes'].get('metrics_note', '')}:", *(f"  {say_figure(row)}" for row in metrics)]
 
 
@@ -174,7 +179,7 @@ def trace(root, card):
     -------
     list of str
     """
-    notes, steps = card["notes"], card["notes"].get("lineage") or []
+    notes, steps = card["notes"], card["notes"]["lineage"]
     is_encoder = notes["kind"] == "encoder"
     has_weights = (models_folder(root) / notes["name"] / MODEL_FILE).exists()
     lines = [
@@ -256,7 +261,7 @@ def _raw_line(root, notes, steps):
 def _cells(card):
     """Return the cells of a model's row, without its marks."""
     notes = card["notes"]
-    headline = next(iter(notes.get("metrics") or []), None)
+    headline = next(iter(notes["metrics"]), None)
     return [
         notes["name"],
         f"{card['model']['name']} ({notes['kind']})",

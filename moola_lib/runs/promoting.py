@@ -98,6 +98,7 @@ def _describe_fold(root, run_id, arm, fold):
         "labels": {**(notes.get("labels") or {}), "file": labels_file},
         "metrics": [_shorten(row) for row in scores],
         "metrics_note": f"on {of_what}, each answered {each}" if scores else "this arm has no cross-validated figures",
+        "gates_note": "of the whole run; its learning gates judge the arm pre-trained",
         **_facts_of_run(root, record, steps),
     }
 
@@ -111,8 +112,8 @@ def _describe_encoder(root, run_id, stem):
     record = lineage.require_record(root, run_id, lineage.PRETRAINING)
     folder = artifacts_folder(root, run_id, lineage.PRETRAINING)
     source = folder / f"{stem}.safetensors"
-    if not source.exists():
-        known = ", ".join(sorted(path.stem for path in folder.glob("*.safetensors"))) or "none"
+    if not stem.startswith("encoder") or not source.exists():
+        known = ", ".join(sorted(path.stem for path in folder.glob("encoder*.safetensors"))) or "none"
         raise UserError(f"run {run_id} has no encoder {stem!r}; it has {known}")
     own = read_json(source.with_suffix(".json")).get("notes") or {}
     steps = lineage.trace_steps(root, record)

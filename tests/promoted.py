@@ -16,7 +16,7 @@ from moola_lib.models import build_model
 from moola_lib.models.cards import describe_bars
 from moola_lib.models.jade import HEADS
 from moola_lib.models.weights import save_model
-from moola_lib.runs.models import SNAPSHOTS
+from moola_lib.runs.lineage import snapshots_folder
 from moola_lib.runs.notebook import start_notebook
 from moola_lib.runs.parameters import PARAMETERS
 from moola_lib.runs.parameters_check import load_model as parameter_model
@@ -79,7 +79,7 @@ def build_run(root):
     model_notes = {
         "run_id": run.run_id,
         "bars": describe_bars(bars),
-        "labels": snapshot_labels(labels, root / SNAPSHOTS),
+        "labels": snapshot_labels(labels, snapshots_folder(root)),
     }
     model_notes |= {"feature_options": table.options, "feature_version": table.version, "decoder": "segment"}
     fits = plan_fits(arms, folds, [17], folder=run.folder / "checkpoints" / "repeat1")

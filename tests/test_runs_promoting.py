@@ -66,8 +66,14 @@ def test_the_card_is_whole_and_holds_no_path_of_this_machine(project, promoted_r
 
 
 def test_an_encoder_gets_a_name_and_can_be_transferred(project):
+    path = project / "data/artifacts/first/03_pretraining/encoder.json"
+    own = read_json(path)
+    write_json(path, own | {"notes": own["notes"] | {"macro_f1": {"swing": 0.4}}})
     folder, card = promote(project, "first", "enc", encoder="encoder")
     assert card["notes"]["kind"] == "encoder" and card["notes"]["bars"]["symbol"] == "SIM"
+    assert [(row["metric"], row["value"]) for row in card["notes"]["metrics"]] == [
+        ("validation_huber", 0.5), ("macro_f1_swing", 0.4)
+    ]  # fmt: skip
     model, _ = load_model(fold_folder(project) / "model.safetensors")
     assert load_encoder(model, folder / "model.safetensors")["matched"] == 16
 
@@ -90,7 +96,7 @@ def test_a_taken_name_is_refused_or_its_model_backed_up(project):
     ("words", "sentence"),
     [
         (["nope", "x"], "there is no run 'nope'; runs with a finished 04_fine_tuning: first"),
-        (["first", "x", "--arm", "frozen"], "run first has no arm 'frozen'; it has pre-trained, random start"),
+        (["first", "x", "--arm", "frozen"], "run first has no arm 'frozen'; it has pre-trained; random start"),
         (["first", "x", "--fold", "4"], "arm pre-trained of run first has no fold 4; it has 1, 2, 3"),
         (["first", "x", "--encoder", "other"], "run first has no encoder 'other'; it has encoder"),
         (["first", "x", "--encoder", "--fold", "1"], "--arm and --fold choose a fine-tuned model"),

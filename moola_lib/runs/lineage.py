@@ -18,6 +18,11 @@ BARS, LABELS, PRETRAINING, FINE_TUNING = (
 VERSIONS = ("python", "moola", "torch")
 
 
+def snapshots_folder(root):
+    """Return the folder of the label tables that models were trained on."""
+    return root / "data" / "labels" / "snapshots"
+
+
 def require_record(root, run_id, stem):
     """Return the record of a finished notebook of a run.
 

@@ -1,7 +1,5 @@
 """`moola models`: the named models, what became of their labels since, and where each came from."""
 
-from pathlib import Path
-
 from moola_lib.errors import UserError
 from moola_lib.files import read_json
 from moola_lib.runs import lineage
@@ -10,7 +8,6 @@ from moola_lib.runs.project import artifacts_folder
 from moola_lib.runs.promoting import BACKUPS, CARD_FILE, MODEL_FILE, models_folder
 from moola_lib.runs.terminal import open_console, print_gates
 
-SNAPSHOTS = Path("data") / "labels" / "snapshots"
 NEEDED = {  # what is read of the notes of each kind of model
     "encoder": {"run_id", "metrics", "lineage"},
     "localiser": {"run_id", "metrics", "lineage", "arm", "chosen", "training_days"},
@@ -80,11 +77,10 @@ def label_mark(root, card):
     if fingerprint_labels(current) == labels["fingerprint"]:
         return ""
     try:
-        return (
-            f"labels changed since: {compare_labels(read_snapshot(root / SNAPSHOTS, labels['fingerprint']), current)}"
-        )
+        trained_on = read_snapshot(lineage.snapshots_folder(root), labels["fingerprint"])
     except UserError:
-        return "labels changed since (by how much is not known: their snapshot is not on this machine)"
+        return "labels changed since (by how much is not known: their snapshot is missing or damaged)"
+    return f"labels changed since: {compare_labels(trained_on, current)}"
 
 
 def marks(root, card):
@@ -189,7 +185,11 @@ def trace(root, card):
     ]
     if not is_encoder:
         lines += ["<- fine-tuning", *_step_lines(root, steps, lineage.FINE_TUNING)]
-        lines.append(f"     arm {notes['arm']}, {notes['chosen']}; {len(notes['training_days'])} training days")
+        days = len(notes["training_days"])
+        lines.append(f"     arm {notes['arm']}, {notes['chosen']}")
+        lines.append(
+            f"     {notes.get('n_training_windows')} training windows on {days} days, seed {notes.get('seed')}"
+        )
         lines += _labels_lines(root, notes)
         lines += _step_lines(root, steps, lineage.LABELS)
         lines += _encoder_lines(root, notes.get("began_with"))
@@ -204,11 +204,13 @@ def trace(root, card):
 
 def _labels_lines(root, notes):
     """Return the lines on the labels' snapshot, and what became of it."""
+    from moola_lib.labels.snapshots import snapshot_path
+
     labels = notes.get("labels") or {}
     found = labels.get("fingerprint")
     if not found:
         return ["<- labels: no snapshot was recorded"]
-    is_here = (root / SNAPSHOTS / f"{found}.parquet").exists()
+    is_here = snapshot_path(lineage.snapshots_folder(root), found).exists()
     lines = [f"<- labels {found}: {_say_labels(labels)}" + ("" if is_here else "; snapshot missing on this machine")]
     if labels.get("file"):
         is_there = lineage.local_path(labels["file"], root).exists()
@@ -222,7 +224,8 @@ def _encoder_lines(root, began_with):
     if not began_with:
         return ["<- a random start, no pre-training"]
     found = began_with["weights_fingerprint"]
-    line = f"<- encoder {found}: {began_with['file']} of run {began_with['run_id']}"
+    kind = "encoder" if began_with["file"].startswith("encoder") else "pre-trained model"
+    line = f"<- {kind} {found}: {began_with['file']} of run {began_with['run_id']}"
     path = artifacts_folder(root, str(began_with["run_id"]), lineage.PRETRAINING) / began_with["file"]
     try:
         own = read_json(path.with_suffix(".json")).get("weights_fingerprint")

@@ -117,16 +117,26 @@ def _describe_encoder(root, run_id, stem):
         raise UserError(f"run {run_id} has no encoder {stem!r}; it has {known}")
     own = read_json(source.with_suffix(".json")).get("notes") or {}
     steps = lineage.trace_steps(root, record)
-    metrics = [{"metric": "validation_huber", "meaning": "validation Huber on hidden bars", "unit": "",
-                "value": own["validation_huber"]}] if "validation_huber" in own else []  # fmt: skip
     return source, {
         **own,
         "kind": "encoder",
         "bars": _known_bars(record, steps),
-        "metrics": metrics,
-        "metrics_note": "on the validation days of pre-training",
+        "metrics": _pretraining_figures(own),
+        "metrics_note": "of pre-training: Huber on the days that chose its epoch, macro F1 on test days",
         **_facts_of_run(root, record, steps),
     }
+
+
+def _pretraining_figures(notes):
+    """Return the figures of a pre-trainer's card as rows; they have no intervals."""
+    found = {"validation_huber": ("validation Huber on hidden bars", notes.get("validation_huber"))}
+    for task, value in (notes.get("macro_f1") or {}).items():
+        found[f"macro_f1_{task}"] = (f"macro F1 of {task}", value)
+    return [
+        {"metric": metric, "meaning": meaning, "value": value}
+        for metric, (meaning, value) in found.items()
+        if value is not None
+    ]
 
 
 def _choose_fold(folder, run_id, record, arm, fold):
@@ -138,7 +148,7 @@ def _choose_fold(folder, run_id, record, arm, fold):
             f"or they were deleted; run `moola run {lineage.FINE_TUNING}` again"
         )
     if arm not in by_arm:
-        raise UserError(f"run {run_id} has no arm {arm!r}; it has {', '.join(sorted(by_arm))}")
+        raise UserError(f"run {run_id} has no arm {arm!r}; it has {'; '.join(sorted(by_arm))}")
     folds = by_arm[arm]
     if fold is not None and fold not in folds:
         raise UserError(f"arm {arm} of run {run_id} has no fold {fold}; it has {', '.join(map(str, sorted(folds)))}")

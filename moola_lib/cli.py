@@ -1,4 +1,4 @@
-"""The front door: `moola import`, `features`, `run`, `doctor`, `index`. Argument parsing only.
+"""The front door: `moola import`, `features`, `run`, `promote`, `models`, `doctor`, `index`. Argument parsing only.
 
 Every import of weight waits until its command runs: `moola --help` is instant.
 """
@@ -58,6 +58,10 @@ def _run_command(arguments, models):
         return doctor(arguments.device)
     if arguments.command == "features":
         return _verify_features(arguments) if arguments.verify else _features(arguments)
+    if arguments.command == "promote":
+        return _promote(arguments)
+    if arguments.command == "models":
+        return _models(arguments)
     return _index()
 
 
@@ -129,6 +133,21 @@ def _parser():
     features.add_argument("--workers", type=int, metavar="N", help="processes for a folder (default one per core)")
     features.add_argument("--verify", metavar="DIR", help="check the table in DIR; exit 3 if a check fails")
     features.add_argument("--bars", metavar="FILE", help="with --verify: the bars it was made from")
+
+    promote = commands.add_parser("promote", help="give a model of a run a name, with a card of where it came from")
+    promote.add_argument("run_id", metavar="RUN", help="a run id, or manual")
+    promote.add_argument("name", metavar="NAME", help="the model's folder is data/models/NAME")
+    promote.add_argument("--arm", help='which way of training (default "pre-trained")')
+    promote.add_argument("--fold", type=int, metavar="K", help="default the one trained on the most recent days")
+    promote.add_argument(
+        "--encoder", nargs="?", const="encoder", metavar="WHICH",
+        help="weights that pre-training left, instead: encoder (default), encoder_multitask",
+    )  # fmt: skip
+    promote.add_argument("--replace", action="store_true", help="move a model of that name to data/models/backups")
+
+    models = commands.add_parser("models", help="list the named models, or say where one came from")
+    models.add_argument("name", nargs="?", metavar="NAME", help="one model, with its figures and gates")
+    models.add_argument("--why", action="store_true", help="its ancestry, down to the raw file")
 
     commands.add_parser("index", help="rebuild reports/index.html")
     return parser
@@ -268,6 +287,31 @@ def _verify_features(arguments):
     checks = tables_check.verify_folder(arguments.verify, source=arguments.bars, reading=reading)
     tables_check.print_checks(checks)
     return 3 if any((frame["verdict"] == "FAIL").any() for frame in checks.values()) else 0
+
+
+def _promote(arguments):
+    from moola_lib.runs import models, project, promoting
+
+    if arguments.encoder and (arguments.arm is not None or arguments.fold is not None):
+        raise UserError("--arm and --fold choose a fine-tuned model; leave them out with --encoder")
+    root = project.find_root()
+    options = _given(arguments, "arm", "fold", "encoder")
+    promoting.promote(root, arguments.run_id, arguments.name, is_replacing=arguments.replace, **options)
+    models.print_promoted(root, arguments.name)
+    return 0
+
+
+def _models(arguments):
+    from moola_lib.runs import models, project
+
+    if arguments.why and not arguments.name:
+        raise UserError("--why says where one model came from; give its NAME")
+    root = project.find_root()
+    if arguments.name:
+        models.print_model(root, arguments.name, is_why=arguments.why)
+    else:
+        models.print_models(root)
+    return 0
 
 
 def _index():

@@ -1,6 +1,7 @@
 """Small shared inputs: hand-made bars with every kind of break, and a simulated market with its labels."""
 
 import os
+import shutil
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -108,6 +109,29 @@ def labelled(market, table):
     # every planted window of the lesser class, so that the proportions can be met
     labels = labels_from_planted(market.planted, symbol="SIM", n_windows=36)
     return place_labels(labels, market.bars.frame, table.starts)[0]
+
+
+@pytest.fixture(scope="session")
+def promoted_run(tmp_path_factory):
+    """The run `first` with models to promote: (root of its project, its folds, windows and gatherer)."""
+    from promoted import build_run
+
+    root = tmp_path_factory.mktemp("promoted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOOLA_HOME", str(root))
+        patch.setenv("MOOLA_RUN_ID", "first")
+        return root, build_run(root)
+
+
+@pytest.fixture
+def project(promoted_run, tmp_path, monkeypatch):
+    """A copy of the project of `promoted_run`, to do with as one likes."""
+    root = tmp_path / "project"
+    shutil.copytree(promoted_run[0], root)
+    for path in root.glob("data/artifacts/*/*/record.json"):
+        path.write_text(path.read_text().replace(str(promoted_run[0]), str(root)))
+    monkeypatch.setenv("MOOLA_HOME", str(root))
+    return root
 
 
 @pytest.fixture

@@ -213,6 +213,7 @@ def test_finish_writes_the_record(root):
     assert record["gates"][0]["value"] is None
     assert (record["seed"], record["device"]) == (1, "cpu")
     assert "python" in record["versions"] and record["peak_memory_mb"] > 1
+    assert record["git"] == {"commit": None, "is_dirty": None}  # the folder is no checkout
     assert dict(zip(frame["entry"], frame["value"], strict=True))["data: fingerprint"] == "ab"
 
 

@@ -100,6 +100,7 @@ class NotebookRun:
         self.is_headless = bool(os.environ.get("MOOLA_RUN_ID")) or os.environ.get("MOOLA_HEADLESS") == "1"
         self._started = time.monotonic()
         self._started_at = records.utc_now()
+        self._git = records.git_state(root)  # of the code that was read, whatever becomes of it meanwhile
         self._first_epochs = {}  # label -> (time and number of its first epoch)
         self._last_row_time = self._started
         self._last_print_time = self._started
@@ -204,6 +205,7 @@ class NotebookRun:
             "artifacts": _list_files(self.folder),
             "timings": {"seconds": round(time.monotonic() - self._started, 2)},
             "versions": records.package_versions(),
+            "git": self._git,
             "peak_memory_mb": round(_peak_memory_mb()),
         }
         write_json(self.folder / "record.json", record)

@@ -237,3 +237,11 @@ def test_resuming_from_a_checkpoint_of_another_shape_is_a_sentence(gather, tmp_p
         pretrain(
             tiny_model(hidden_size=6), gather, TRAIN, VALIDATION, SETTINGS, checkpoints=checkpoints, resume=True
         )  # fmt: skip
+
+
+def test_clearing_leaves_no_checkpoint_and_other_files_alone(gather, tmp_path):
+    train(gather, tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    assert list(tmp_path.glob("checkpoint_*"))
+    Checkpoints(tmp_path).clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]

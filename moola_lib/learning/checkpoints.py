@@ -89,11 +89,10 @@ class Checkpoints:
         """Write a state to resume from, in the middle of an epoch: it has no score yet. Raises as `save`."""
         _write(self.latest, state["tensors"], state["metadata"])
 
-    def keep_best(self):
-        """Delete all but the best: what a finished training needs no more."""
+    def clear(self):
+        """Delete all checkpoints: a finished training whose model is kept elsewhere needs none."""
         for path in self.folder.glob("checkpoint_*.safetensors"):
-            if path != self.best:
-                path.unlink()
+            path.unlink()
 
     def _kept(self):
         """Return (score, epoch) of the top-k files on disk."""

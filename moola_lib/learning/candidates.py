@@ -1,0 +1,118 @@
+"""Candidates for an expansion: peaks of the start's mass, their spans, intervals and states."""
+
+import numpy as np
+import pandas as pd
+
+from moola_lib.labels.table import CLASSES
+
+REACH_BARS = 3  # a detection claims a start within so many bars, as the headline's hit does
+LOCAL_BARS = 22  # intervals are over starts this near: what a window centred on the detection asks about
+INTERVAL_MASS = 0.80
+TIE = 1e-6  # of its own mass decides between bars whose boxes hold the same
+EDGES = ("start", "end", "start_low", "start_high", "end_low", "end_high")  # a candidate's positions
+
+
+def is_peak(near):
+    """Tell where the middle of the last axis is its largest value, the first of equals, and above 0."""
+    middle = near.shape[-1] // 2
+    return (near.argmax(axis=-1) == middle) & (near[..., middle] > 0)
+
+
+def describe_candidates(bars, local, states, *, existence, log_odds, seen_to):
+    """Return candidates as rows of `Scan.detections`.
+
+    Parameters
+    ----------
+    bars : ndarray (n,), int64
+        Starts, positions in the series.
+    local : ndarray (n, 2 * LOCAL_BARS + 1, n_lengths), float64
+        Masses of expansions by their start, around `bars`, and by their length.
+    states : ndarray (n, n_states), float64
+        Masses of starts within REACH_BARS, by the state before.
+    existence, log_odds : ndarray (n,)
+        Of the windows that ask; `existence` is NaN where it is not known.
+    seen_to : ndarray (n,), int64
+    """
+    low, high = central_span(local.sum(axis=2))
+    end_low, end_high = central_span(_by_end(local))
+    near_ends = _by_end(local[:, LOCAL_BARS - REACH_BARS : LOCAL_BARS + REACH_BARS + 1])
+    ends = sum_around(near_ends, REACH_BARS) + TIE * near_ends
+    ends[:, :REACH_BARS] = -1  # an end comes no earlier than the start
+    state, state_probability = name_states(states)
+    return pd.DataFrame(
+        {
+            "start": bars,
+            "end": bars - REACH_BARS + ends.argmax(axis=1),
+            "start_low": bars - LOCAL_BARS + low,
+            "start_high": bars - LOCAL_BARS + high,
+            "end_low": bars - LOCAL_BARS + end_low,
+            "end_high": bars - LOCAL_BARS + end_high,
+            "state": pd.array(state, dtype="str"),
+            "state_probability": state_probability,
+            "confidence": np.minimum(states.sum(axis=1), 1.0),
+            "none_probability": 1 - existence,
+            "log_odds": log_odds,
+            "seen_to": seen_to,
+        }
+    )
+
+
+def no_candidates():
+    """Return `describe_candidates` of nothing."""
+    none = np.empty(0)
+    local, states = np.empty((0, 2 * LOCAL_BARS + 1, 1)), np.empty((0, len(CLASSES)))
+    bars = np.empty(0, np.int64)
+    return describe_candidates(bars, local, states, existence=none, log_odds=none, seen_to=bars)
+
+
+def drop_overlapping(candidates):
+    """Keep the most confident of detections that share a bar, in time order.
+
+    Parameters
+    ----------
+    candidates : DataFrame
+        With `start`, `end` and `confidence`.
+    """
+    start, end = (candidates[name].to_numpy(np.int64) for name in ("start", "end"))
+    is_taken = np.zeros(end.max() + 1 if len(end) else 0, bool)
+    kept = []
+    for row in np.argsort(-candidates["confidence"].to_numpy(), kind="stable"):
+        span = slice(start[row], end[row] + 1)
+        if not is_taken[span].any():
+            is_taken[span] = True
+            kept.append(row)
+    order = sorted(kept, key=lambda row: start[row])
+    return candidates.iloc[order].reset_index(drop=True)
+
+
+def central_span(mass, share=INTERVAL_MASS):
+    """Return first and last place of the central interval of unnormalised masses (n, k), two (n,) int64."""
+    below = np.cumsum(mass, axis=1, dtype=np.float64)
+    total, tail = below[:, -1:], (1 - share) / 2
+    # a place is left out below only while the mass up to and with it is within the tail
+    low, high = below > (tail + 1e-9) * total, below >= (1 - tail - 1e-9) * total
+    return low.argmax(axis=1), high.argmax(axis=1)
+
+
+def name_states(mass):
+    """Return the likeliest state and its probability for masses (n, n_states); None and NaN where there is but one."""
+    n, n_states = mass.shape
+    if n_states == 1:
+        return np.full(n, None, object), np.full(n, np.nan)
+    best = mass.argmax(axis=1)
+    return np.array(CLASSES, object)[best], mass[np.arange(n), best] / mass.sum(axis=1)
+
+
+def sum_around(mass, reach):
+    """Return sums over the places within `reach` along the last axis, the shape of `mass`."""
+    padded = np.pad(mass, [(0, 0)] * (mass.ndim - 1) + [(reach, reach)])
+    return np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=-1).sum(axis=-1)
+
+
+def _by_end(lengths):
+    """Return masses by end, (n, n_starts + n_lengths - 1), of those by start and length; place 0 is the first start."""
+    n, n_starts, n_lengths = lengths.shape
+    found = np.zeros((n, n_starts + n_lengths - 1))
+    for start in range(n_starts):
+        found[:, start : start + n_lengths] += lengths[:, start]
+    return found

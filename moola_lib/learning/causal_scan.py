@@ -42,15 +42,29 @@ def scan_causally(model, table, *, stride=5, threshold=0.0, batch_size=256, on_p
     UserError
         As for `scan.scan`.
     """
+    answers, candidates, head = _ask_all(model, table, stride, threshold, batch_size, on_progress)
+    return Scan(*answers, raise_alarms(candidates, threshold), bool(head.knows_none), True, stride, float(threshold))
+
+
+def causal_candidates(model, table, *, stride=5, least_confidence=0.0, batch_size=256, on_progress=None):
+    """Return all that `raise_alarms` may choose from, for a choice of threshold; see `scan_causally`."""
+    return _ask_all(model, table, stride, least_confidence, batch_size, on_progress)[1]
+
+
+def _ask_all(model, table, stride, least_confidence, batch_size, on_progress):
+    """Return answers and candidates of a whole series, and the head."""
     scanner = CausalScanner(
-        model, stride=stride, least_confidence=threshold, with_position=table.has_position, batch_size=batch_size
+        model,
+        stride=stride,
+        least_confidence=least_confidence,
+        with_position=table.has_position,
+        batch_size=batch_size,
     )
     window_places(table.starts, len(table), window_bars=scanner.head.window_bars)  # refuses what is too short
     is_first = np.zeros(len(table), bool)
     is_first[table.starts] = True
     answers, candidates = scanner.extend(table.values, table.is_valid, is_first, on_progress=on_progress)
-    detections = raise_alarms(candidates, threshold)
-    return Scan(*answers, detections, bool(scanner.head.knows_none), True, stride, float(threshold))
+    return answers, candidates, scanner.head
 
 
 class CausalScanner:

@@ -18,43 +18,52 @@ def is_peak(near):
     return (near.argmax(axis=-1) == middle) & (near[..., middle] > 0)
 
 
-def describe_candidates(bars, local, states, *, existence, log_odds, seen_to):
-    """Return candidates as rows of `Scan.detections`.
+def describe_candidates(peaks, local, states, *, threshold, existence, log_odds, seen_to):
+    """Return the candidates at peaks that are confident enough, as rows of `Scan.detections`.
+
+    The start is the median of the mass within REACH_BARS of the peak. The peak
+    itself is off by more: where one box holds nearly all the mass, so do its
+    neighbours, and what little lies outside decides between them. The end is
+    the one whose own box holds most, among expansions that start in that box.
 
     Parameters
     ----------
-    bars : ndarray (n,), int64
-        Starts, positions in the series.
+    peaks : ndarray (n,), int64
+        Positions in the series.
     local : ndarray (n, 2 * LOCAL_BARS + 1, n_lengths), float64
-        Masses of expansions by their start, around `bars`, and by their length.
+        Masses of expansions by their start, around the peaks, and by their length.
     states : ndarray (n, n_states), float64
         Masses of starts within REACH_BARS, by the state before.
+    threshold : float
+        Least confidence.
     existence, log_odds : ndarray (n,)
         Of the windows that ask; `existence` is NaN where it is not known.
     seen_to : ndarray (n,), int64
     """
-    low, high = central_span(local.sum(axis=2))
-    end_low, end_high = central_span(_by_end(local))
-    near_ends = _by_end(local[:, LOCAL_BARS - REACH_BARS : LOCAL_BARS + REACH_BARS + 1])
-    ends = sum_around(near_ends, REACH_BARS) + TIE * near_ends
-    ends[:, :REACH_BARS] = -1  # an end comes no earlier than the start
+    origin = peaks - LOCAL_BARS  # the bar of the first place
+    starts, ends = local.sum(axis=2), _by_end(local)
+    box = slice(LOCAL_BARS - REACH_BARS, LOCAL_BARS + REACH_BARS + 1)
+    start = LOCAL_BARS - REACH_BARS + _median(starts[:, box])
+    reached = start[:, None] + np.arange(-REACH_BARS, REACH_BARS + 1)
+    confidence = np.take_along_axis(starts, reached, axis=1).sum(axis=1)
+    near_ends = _by_end(local[:, box])
+    boxed = sum_around(near_ends, REACH_BARS) + TIE * near_ends
+    boxed[np.arange(boxed.shape[1]) + box.start < start[:, None]] = -1  # an end comes no earlier than the start
+    end = box.start + boxed.argmax(axis=1)
+    edges = dict(zip(EDGES, (start, end, *central_span(starts), *central_span(ends)), strict=True))
     state, state_probability = name_states(states)
-    return pd.DataFrame(
+    found = pd.DataFrame(
         {
-            "start": bars,
-            "end": bars - REACH_BARS + ends.argmax(axis=1),
-            "start_low": bars - LOCAL_BARS + low,
-            "start_high": bars - LOCAL_BARS + high,
-            "end_low": bars - LOCAL_BARS + end_low,
-            "end_high": bars - LOCAL_BARS + end_high,
+            **{name: origin + place for name, place in edges.items()},
             "state": pd.array(state, dtype="str"),
             "state_probability": state_probability,
-            "confidence": np.minimum(states.sum(axis=1), 1.0),
+            "confidence": np.minimum(confidence, 1.0),
             "none_probability": 1 - existence,
             "log_odds": log_odds,
             "seen_to": seen_to,
         }
     )
+    return found[confidence >= threshold]
 
 
 def no_candidates():
@@ -62,7 +71,7 @@ def no_candidates():
     none = np.empty(0)
     local, states = np.empty((0, 2 * LOCAL_BARS + 1, 1)), np.empty((0, len(CLASSES)))
     bars = np.empty(0, np.int64)
-    return describe_candidates(bars, local, states, existence=none, log_odds=none, seen_to=bars)
+    return describe_candidates(bars, local, states, threshold=0.0, existence=none, log_odds=none, seen_to=bars)
 
 
 def drop_overlapping(candidates):
@@ -107,6 +116,12 @@ def sum_around(mass, reach):
     """Return sums over the places within `reach` along the last axis, the shape of `mass`."""
     padded = np.pad(mass, [(0, 0)] * (mass.ndim - 1) + [(reach, reach)])
     return np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=-1).sum(axis=-1)
+
+
+def _median(mass):
+    """Return the first place at which half of the mass (n, k) is reached, (n,) int64."""
+    below = np.cumsum(mass, axis=1)
+    return (below >= below[:, -1:] / 2).argmax(axis=1)
 
 
 def _by_end(lengths):

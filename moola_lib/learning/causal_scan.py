@@ -180,6 +180,7 @@ class CausalScanner:
             place[window] + starts[row],
             padded[window[:, None], around],
             sum_around(states.transpose(0, 2, 1), REACH_BARS)[window, :, row],
+            threshold=self._least_confidence,
             existence=existence[window],
             log_odds=log_odds[window],
             seen_to=asked[window],

@@ -266,6 +266,7 @@ def _find_peaks(mean, threshold, knows_none):
         mean.base + rows,
         mean.lengths[around] * is_own[:, :, None],
         (mean.states[near] * is_near[:, :, None]).sum(axis=1),
+        threshold=threshold,
         existence=mean.existence[rows] if knows_none else np.full(len(rows), np.nan),
         log_odds=mean.log_odds[rows],
         seen_to=np.full(len(rows), -1),

@@ -13,7 +13,7 @@ from moola_lib.errors import UserError
 from moola_lib.features import build_features
 from moola_lib.features.table import FeatureTable
 from moola_lib.learning import scan as scanning
-from moola_lib.learning.candidates import drop_overlapping
+from moola_lib.learning.candidates import describe_candidates, drop_overlapping, frame_candidates
 from moola_lib.learning.causal_scan import CausalScanner, raise_alarms, scan_causally
 from moola_lib.learning.scan import scan
 from moola_lib.models.segments import NEVER
@@ -166,6 +166,24 @@ def test_a_threshold_leaves_out_the_less_confident_and_moves_nothing(model, tabl
 def test_of_overlapping_detections_the_most_confident_stays():
     rows = pd.DataFrame({"start": [1, 4, 9, 20], "end": [5, 9, 12, 22], "confidence": [0.5, 0.4, 0.3, 0.1]})
     assert drop_overlapping(rows)["start"].tolist() == [1, 9, 20]
+
+
+def test_a_candidate_is_read_off_its_local_masses():
+    local = np.zeros((2, 45, 75))  # places 0 to 44 stand for bars 78 to 122
+    local[0, [20, 22, 24], 4] = 0.15, 0.45, 0.3  # starts at 98, 100 and 102, each of 5 bars
+    local[0, 40, 0] = 0.1
+    local[1, 19, :] = 0.6 / 75  # most likely a start at 97 of any length
+    local[1, 25, 74] = 0.4  # or the longest at 103
+    rows = describe_candidates(
+        np.array([100, 100]), local, np.array([[0.2, 0.7], [1.0, 0.0]]), threshold=0.0, existence=np.array([0.9, 1.0]),
+        log_odds=np.zeros(2), seen_to=np.full(2, -1),
+    )  # fmt: skip
+    found = frame_candidates(rows)
+    assert found.iloc[0][["start", "end", "start_low", "start_high"]].tolist() == [100, 104, 98, 102]
+    assert found["state"].tolist() == ["retracement", "consolidation"]
+    assert found.iloc[0][["confidence", "none_probability"]].tolist() == pytest.approx([0.9, 0.1])
+    assert found["state_probability"].tolist() == pytest.approx([0.7 / 0.9, 1.0])
+    assert found.iloc[1][["start", "end"]].tolist() == [97, 97 + 74]  # no longer than a window can hold
 
 
 def test_progress_ends_with_all(model, table):

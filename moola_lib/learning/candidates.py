@@ -10,6 +10,7 @@ LOCAL_BARS = 22  # intervals are over starts this near: what a window centred on
 INTERVAL_MASS = 0.80
 TIE = 1e-6  # of its own mass decides between bars whose boxes hold the same
 EDGES = ("start", "end", "start_low", "start_high", "end_low", "end_high")  # a candidate's positions
+COLUMNS = (*EDGES, "state", "state_probability", "confidence", "none_probability", "log_odds", "seen_to")
 
 
 def is_peak(near):
@@ -19,7 +20,7 @@ def is_peak(near):
 
 
 def describe_candidates(peaks, local, states, *, threshold, existence, log_odds, seen_to):
-    """Return the candidates at peaks that are confident enough, as rows of `Scan.detections`.
+    """Return the candidates at peaks that are confident enough, one row of COLUMNS each; `frame_candidates` names them.
 
     The start is the median of the mass within REACH_BARS of the peak. The peak
     itself is off by more: where one box holds nearly all the mass, so do its
@@ -39,6 +40,10 @@ def describe_candidates(peaks, local, states, *, threshold, existence, log_odds,
     existence, log_odds : ndarray (n,)
         Of the windows that ask; `existence` is NaN where it is not known.
     seen_to : ndarray (n,), int64
+
+    Returns
+    -------
+    ndarray (n_kept, len(COLUMNS)), float64
     """
     origin = peaks - LOCAL_BARS  # the bar of the first place
     starts, ends = local.sum(axis=2), _by_end(local)
@@ -49,29 +54,19 @@ def describe_candidates(peaks, local, states, *, threshold, existence, log_odds,
     near_ends = _by_end(local[:, box])
     boxed = sum_around(near_ends, REACH_BARS) + TIE * near_ends
     boxed[np.arange(boxed.shape[1]) + box.start < start[:, None]] = -1  # an end comes no earlier than the start
-    end = box.start + boxed.argmax(axis=1)
-    edges = dict(zip(EDGES, (start, end, *central_span(starts), *central_span(ends)), strict=True))
-    state, state_probability = name_states(states)
-    found = pd.DataFrame(
-        {
-            **{name: origin + place for name, place in edges.items()},
-            "state": pd.array(state, dtype="str"),
-            "state_probability": state_probability,
-            "confidence": np.minimum(confidence, 1.0),
-            "none_probability": 1 - existence,
-            "log_odds": log_odds,
-            "seen_to": seen_to,
-        }
-    )
+    end = np.minimum(box.start + boxed.argmax(axis=1), start + local.shape[2] - 1)  # as long as a window allows
+    edges = np.stack([start, end, *central_span(starts), *central_span(ends)])
+    confidence = np.minimum(confidence, 1.0)
+    found = np.stack([*(origin + edges), *_likeliest(states), confidence, 1 - existence, log_odds, seen_to], axis=1)
     return found[confidence >= threshold]
 
 
-def no_candidates():
-    """Return `describe_candidates` of nothing."""
-    none = np.empty(0)
-    local, states = np.empty((0, 2 * LOCAL_BARS + 1, 1)), np.empty((0, len(CLASSES)))
-    bars = np.empty(0, np.int64)
-    return describe_candidates(bars, local, states, threshold=0.0, existence=none, log_odds=none, seen_to=bars)
+def frame_candidates(rows=()):
+    """Return rows of `describe_candidates` as a DataFrame, by default none: see `Scan.detections`."""
+    rows = np.reshape(rows, (-1, len(COLUMNS)))
+    found = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys((*EDGES, "seen_to"), np.int64))
+    found["state"] = pd.array(found["state"].map(dict(enumerate(CLASSES))), dtype="str")
+    return found
 
 
 def drop_overlapping(candidates):
@@ -103,19 +98,17 @@ def central_span(mass, share=INTERVAL_MASS):
     return low.argmax(axis=1), high.argmax(axis=1)
 
 
-def name_states(mass):
-    """Return the likeliest state and its probability for masses (n, n_states); None and NaN where there is but one."""
-    n, n_states = mass.shape
-    if n_states == 1:
-        return np.full(n, None, object), np.full(n, np.nan)
-    best = mass.argmax(axis=1)
-    return np.array(CLASSES, object)[best], mass[np.arange(n), best] / mass.sum(axis=1)
-
-
 def sum_around(mass, reach):
     """Return sums over the places within `reach` along the last axis, the shape of `mass`."""
     padded = np.pad(mass, [(0, 0)] * (mass.ndim - 1) + [(reach, reach)])
     return np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=-1).sum(axis=-1)
+
+
+def _likeliest(states):
+    """Return the likeliest state's code and its probability, for masses (n, n_states); NaN where there is but one."""
+    if states.shape[1] == 1:
+        return np.full((2, len(states)), np.nan)
+    return states.argmax(axis=1), states.max(axis=1) / states.sum(axis=1)
 
 
 def _median(mass):

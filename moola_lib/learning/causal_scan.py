@@ -1,17 +1,17 @@
 """Find expansions as their bars close: each bar is answered from the bars up to it, and no detection is taken back."""
 
 import numpy as np
-import pandas as pd
 import torch
 from torch.nn import functional
 
 from moola_lib.learning.candidates import (
+    COLUMNS,
     LOCAL_BARS,
     REACH_BARS,
     TIE,
     describe_candidates,
+    frame_candidates,
     is_peak,
-    no_candidates,
     sum_around,
 )
 from moola_lib.learning.scan import Scan, check_scannable, mass_by_start
@@ -124,19 +124,22 @@ class CausalScanner:
         place = np.maximum(asked - head.last_start, segment_first[is_asked])
         rows, oldest = self._append(values, is_valid)
         view = window_view(rows, head.window_bars)
-        found, parts = [], []
+        # room is set aside first: small arrays kept between the large ones of each batch would fragment the memory
+        answered, kept, n_kept = np.empty((len(asked), 3)), np.empty((0, len(COLUMNS))), 0
         for at in range(0, len(asked), self._batch_size):
             batch = slice(at, at + self._batch_size)
-            answered, candidates = self._ask(view, oldest, place[batch], asked[batch])
-            found.append(answered)
-            parts.append(candidates)
+            answered[batch], candidates = self._ask(view, oldest, place[batch], asked[batch])
+            if n_kept + len(candidates) > len(kept):
+                kept = np.concatenate([kept[:n_kept], np.empty((n_kept + 2 * len(candidates), len(COLUMNS)))])
+            kept[n_kept : n_kept + len(candidates)] = candidates
+            n_kept += len(candidates)
             if on_progress is not None:
                 on_progress(min(at + self._batch_size, len(asked)), len(asked))
-        answers = self._hold(np.concatenate([*found, np.empty((0, 3))]), is_asked, bars, segment_first)
+        answers = self._hold(answered, is_asked, bars, segment_first)
         self.n_seen += n
         if n:
             self._segment_first = segment_first[-1]
-        return answers, pd.concat(parts, ignore_index=True) if parts else no_candidates()
+        return answers, frame_candidates(kept[:n_kept])
 
     def _append(self, values, is_valid):
         """Return rows (valid ones and a 1, others 0) from the oldest that is needed on, with room after the newest."""
@@ -151,7 +154,7 @@ class CausalScanner:
         """Return P(inside), P(start), P(none) of each asked bar, (n, 3) float64, and the candidates."""
         head = self.head
         at = torch.from_numpy(asked - place)
-        x = cut_after(view[torch.from_numpy(place - oldest).to(view.device)], at.to(view.device))
+        x = cut_after(view.index_select(0, torch.from_numpy(place - oldest).to(view.device)), at.to(view.device))
         x, is_valid = x[..., :-1], x[..., -1:]
         if self._with_position:
             position = torch.linspace(0, 1, head.window_bars, device=x.device)[:, None]

@@ -14,7 +14,15 @@ import torch
 from torch.nn import functional
 
 from moola_lib.errors import UserError
-from moola_lib.learning.candidates import LOCAL_BARS, REACH_BARS, TIE, describe_candidates, drop_overlapping, is_peak
+from moola_lib.learning.candidates import (
+    LOCAL_BARS,
+    REACH_BARS,
+    TIE,
+    describe_candidates,
+    drop_overlapping,
+    frame_candidates,
+    is_peak,
+)
 from moola_lib.windows.gather import WindowGatherer
 from moola_lib.windows.places import window_places
 
@@ -32,8 +40,9 @@ class Scan:
     start_probability : ndarray (n_bars,), float32
         That an expansion starts there; NaN as above.
     none_probability : ndarray (n_bars,), float32
-        Mean P(no expansion) of the windows that ask about the bar; NaN where the
-        model does not know it, too.
+        Mean P(no expansion) of the windows that ask about the bar, at the odds
+        beforehand of the model's null score (even, after `fit_null`); NaN where
+        the model does not know it, too.
     detections : DataFrame
         In time order, no two overlapping: `start`, `end` and the 80% intervals
         `start_low`, `start_high`, `end_low`, `end_high` (positions in the series,
@@ -121,7 +130,7 @@ def scan(model, table, *, stride=5, threshold=0.0, batch_size=256, on_progress=N
         merged.add(mean, first_bar)
         found.append(_find_peaks(mean, threshold, head.knows_none))
         carry = sums[BLOCK_BARS:]
-    detections = drop_overlapping(pd.concat(found, ignore_index=True))
+    detections = drop_overlapping(frame_candidates(np.concatenate(found)))
     return Scan(*merged.probabilities(), detections, bool(head.knows_none), False, stride, float(threshold))
 
 

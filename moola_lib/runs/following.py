@@ -9,7 +9,7 @@ import pandas as pd
 from moola_lib.errors import UserError
 from moola_lib.features.stream import FeatureStream
 from moola_lib.features.table import build_features
-from moola_lib.learning.candidates import no_candidates
+from moola_lib.learning.candidates import frame_candidates
 from moola_lib.learning.causal_scan import CausalScanner, raise_alarms
 from moola_lib.market.bars import COLUMNS, load_bars
 from moola_lib.market.segments import segment_starts
@@ -114,7 +114,8 @@ class Follower:
         )
         self._stream = self._look = None
         self.bars, self.starts = None, np.empty(0, np.int64)
-        self.detections, self.answers = no_candidates(), tuple(np.empty(0, np.float32) for _ in range(3))
+        self.detections = frame_candidates()
+        self.answers = tuple(np.empty(0, np.float32) for _ in range(3))
 
     def poll(self):
         """Look at the file, and scan the bars that are new; tell whether there were any.
@@ -184,9 +185,9 @@ def _refuse_rewritten(path, before, now):
             f"{path} has shrunk from {say_count(len(before), 'bar')} to {len(now):,}; what is written stands, start "
             "again on the new file"
         )
-    names = [name for name in (*COLUMNS, "instrument_id") if name in before]
+    now = now.reindex(columns=before.columns)
     is_other = before.index != now.index[: len(before)]
-    for name in names:
+    for name in (name for name in (*COLUMNS, "instrument_id") if name in before):
         is_other |= before[name].to_numpy() != now[name].to_numpy()[: len(before)]
     if is_other.any():
         row = int(is_other.argmax())

@@ -18,7 +18,8 @@ from moola_lib.market import load_bars, save_bars, simulate_bars
 from moola_lib.models import build_model
 from moola_lib.models.weights import load_model, save_model
 from moola_lib.runs.following import Follower, follow_bars
-from moola_lib.runs.predicting import open_model, predict_bars, read_facts, settle_manner
+from moola_lib.runs.predicting import open_model, predict_bars, settle_manner
+from moola_lib.runs.prediction_files import read_facts
 from moola_lib.windows import place_labels
 
 

@@ -13,7 +13,8 @@ from moola_lib.learning.candidates import frame_candidates
 from moola_lib.learning.causal_scan import CausalScanner, raise_alarms
 from moola_lib.market.bars import COLUMNS, load_bars
 from moola_lib.market.segments import segment_starts
-from moola_lib.runs.predicting import name_outputs, open_model, print_prediction, settle_manner, write_prediction
+from moola_lib.runs.predicting import open_model, settle_manner
+from moola_lib.runs.prediction_files import name_outputs, print_prediction, write_prediction
 from moola_lib.runs.terminal import open_console, say_count
 
 

@@ -13,6 +13,7 @@ LOOP_STEPS = 12  # an epoch's fixed work (its validation, its row) is shared by 
 STEP_BATCH = 64
 WINDOW_BARS = 105
 SEED = 17
+SCAN_SEGMENTS = 2  # sessions
 
 
 def _random_places(gather, n=N_WINDOWS):
@@ -200,6 +201,37 @@ def loop_against_plain():
     return ours, reference
 
 
+def scan_against_forward():
+    """Scan a series at stride 5 and merge what the windows say; run the bare forward passes of the same windows."""
+    import torch
+
+    from moola_lib.features.sets import upside_down
+    from moola_lib.learning.scan import scan
+    from moola_lib.models import build_model
+    from moola_lib.windows.gather import WindowGatherer
+    from moola_lib.windows.places import window_places
+
+    torch.set_num_threads(1)
+    table = five_years_of_features()
+    table = table.cut(0, table.starts[SCAN_SEGMENTS])
+    options = {"heads": ("segment",), "start_range": (30, 74), "upside_down": upside_down(table.names)}
+    model = build_model("jade", n_features=11, **options).eval()
+    gather = WindowGatherer(table)
+    places, _ = window_places(table.starts, len(table), stride=5)
+
+    def ours():
+        scan(model, table, stride=5)
+        return len(places)
+
+    @torch.no_grad()
+    def reference():
+        for batch in torch.as_tensor(places).split(256):
+            model(gather(batch)[0])
+        return len(places)
+
+    return ours, reference
+
+
 def half_against_full_precision():
     """Run the pre-training loop for a few steps in bf16; the same in fp32."""
     from dataclasses import replace
@@ -265,6 +297,11 @@ BENCHMARKS = [
         "pre-training loop with log, progress and checks, batch 64, 1 thread: time over a plain loop",
         "≤ 1.02",
         loop_against_plain,
+    ),
+    Benchmark(
+        "scan of a series at stride 5, 1 thread: time over its bare forward passes",
+        "≤ 1.2",
+        scan_against_forward,
     ),
     Benchmark(
         "pre-training step in bf16, batch 64, 1 thread: time over fp32",

@@ -1,4 +1,4 @@
-"""The front door: `moola import`, `features`, `run`, `promote`, `models`, `doctor`, `index`. Argument parsing only.
+"""The front door: `moola import`, `features`, `run`, `promote`, `models`, `predict` and others. Argument parsing only.
 
 Every import of weight waits until its command runs: `moola --help` is instant.
 """
@@ -52,6 +52,8 @@ def _run_command(arguments, models):
         return _run(arguments, models)
     if arguments.command == "import":
         return _import(arguments)
+    if arguments.command == "predict":
+        return _predict(arguments)
     if arguments.command == "doctor":
         from moola_lib.runs.doctor import doctor
 
@@ -106,6 +108,30 @@ def _parser():
     _add_reading(bars)
     bars.add_argument("--drop-budget", type=float, metavar="FRACTION", help="rows that may be dropped (default 0.005)")
     bars.add_argument("--overwrite", action="store_true", help="replace an existing output")
+
+    predict = commands.add_parser("predict", help="find expansions in bars with a trained model")
+    predict.add_argument("source", metavar="BARS", help="parquet, CSV or DBN of any vendor")
+    predict.add_argument(
+        "--model", required=True, metavar="MODEL", help="a name in data/models, or a .safetensors file"
+    )
+    predict.add_argument(
+        "-o", dest="output", required=True, metavar="FILE", help="detections (.parquet); each bar goes to .bars.parquet"
+    )
+    predict.add_argument("--csv", metavar="FILE", help="the detections for charting tools")
+    predict.add_argument("--causal", action="store_true", help="answer each bar from the bars up to it only")
+    predict.add_argument("--follow", action="store_true", help="go on as the file grows (causal), until interrupted")
+    predict.add_argument("--stride", type=int, metavar="BARS", help="bars between windows (default 5)")
+    confident = predict.add_mutually_exclusive_group()
+    confident.add_argument("--threshold", type=float, help="least confidence of a detection, 0 to 1")
+    confident.add_argument(
+        "--alarms-per-session",
+        type=float,
+        metavar="N",
+        help="false alarms to allow (default as the card was calibrated)",
+    )
+    predict.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    _add_reading(predict)
+    predict.add_argument("--overwrite", action="store_true", help="replace existing outputs")
 
     doctor = commands.add_parser("doctor", help="is this machine ready?")
     doctor.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -233,6 +259,25 @@ def _import(arguments):
 
     reading = _given(arguments, "tz", "stamp", "symbol", "scale", "drop_budget")
     import_bars(arguments.files, arguments.output, is_overwriting=arguments.overwrite, **reading)
+    return 0
+
+
+def _predict(arguments):
+    if arguments.follow:
+        from moola_lib.runs.following import follow_bars as run
+    else:
+        from moola_lib.runs.predicting import predict_bars as run
+    run(
+        arguments.source,
+        arguments.model,
+        arguments.output,
+        csv=arguments.csv,
+        device=arguments.device,
+        reading=_given(arguments, "tz", "stamp", "symbol", "scale"),
+        is_overwriting=arguments.overwrite,
+        is_causal=arguments.causal,
+        **_given(arguments, "stride", "threshold", "alarms_per_session"),
+    )
     return 0
 
 

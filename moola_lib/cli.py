@@ -54,6 +54,8 @@ def _run_command(arguments, models):
         return _import(arguments)
     if arguments.command == "predict":
         return _predict(arguments)
+    if arguments.command == "evaluate":
+        return _evaluate(arguments)
     if arguments.command == "doctor":
         from moola_lib.runs.doctor import doctor
 
@@ -132,6 +134,18 @@ def _parser():
     predict.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     _add_reading(predict)
     predict.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+
+    evaluate = commands.add_parser("evaluate", help="would a model have worked on these bars?")
+    evaluate.add_argument("model", metavar="MODEL", help="a name in data/models, or a .safetensors file")
+    evaluate.add_argument("source", metavar="BARS", help="parquet, CSV or DBN of any vendor")
+    evaluate.add_argument("labels", metavar="LABELS", nargs="?", help="a label table of these bars")
+    evaluate.add_argument("--causal", action="store_true", help="answer each bar from the bars up to it only")
+    evaluate.add_argument("--stride", type=int, metavar="BARS", help="bars between windows (default 5)")
+    confident = evaluate.add_mutually_exclusive_group()
+    confident.add_argument("--threshold", type=float, help="least confidence of a detection, 0 to 1")
+    confident.add_argument("--alarms-per-session", type=float, metavar="N", help="false alarms to allow")
+    evaluate.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    _add_reading(evaluate)
 
     doctor = commands.add_parser("doctor", help="is this machine ready?")
     doctor.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -259,6 +273,21 @@ def _import(arguments):
 
     reading = _given(arguments, "tz", "stamp", "symbol", "scale", "drop_budget")
     import_bars(arguments.files, arguments.output, is_overwriting=arguments.overwrite, **reading)
+    return 0
+
+
+def _evaluate(arguments):
+    from moola_lib.runs.evaluating import evaluate_bars
+
+    evaluate_bars(
+        arguments.source,
+        arguments.model,
+        arguments.labels,
+        device=arguments.device,
+        reading=_given(arguments, "tz", "stamp", "symbol", "scale"),
+        is_causal=arguments.causal,
+        **_given(arguments, "stride", "threshold", "alarms_per_session"),
+    )
     return 0
 
 

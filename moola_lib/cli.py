@@ -56,6 +56,8 @@ def _run_command(arguments, models):
         return _predict(arguments)
     if arguments.command == "evaluate":
         return _evaluate(arguments)
+    if arguments.command == "calibrate":
+        return _calibrate(arguments)
     if arguments.command == "doctor":
         from moola_lib.runs.doctor import doctor
 
@@ -146,6 +148,15 @@ def _parser():
     confident.add_argument("--alarms-per-session", type=float, metavar="N", help="false alarms to allow")
     evaluate.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     _add_reading(evaluate)
+
+    calibrate = commands.add_parser("calibrate", help="set a model's threshold by false alarms a session")
+    calibrate.add_argument("model", metavar="MODEL", help="a name in data/models, or a .safetensors file")
+    calibrate.add_argument("source", metavar="BARS", help="sessions of the same instrument, not trained on")
+    calibrate.add_argument("--alarms-per-session", type=float, metavar="N", help="to allow (default 2)")
+    calibrate.add_argument("--causal", action="store_true", help="the threshold of causal scans")
+    calibrate.add_argument("--stride", type=int, metavar="BARS", help="bars between windows (default 5)")
+    calibrate.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    _add_reading(calibrate)
 
     doctor = commands.add_parser("doctor", help="is this machine ready?")
     doctor.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -273,6 +284,20 @@ def _import(arguments):
 
     reading = _given(arguments, "tz", "stamp", "symbol", "scale", "drop_budget")
     import_bars(arguments.files, arguments.output, is_overwriting=arguments.overwrite, **reading)
+    return 0
+
+
+def _calibrate(arguments):
+    from moola_lib.runs.calibrating import calibrate_model
+
+    calibrate_model(
+        arguments.model,
+        arguments.source,
+        device=arguments.device,
+        reading=_given(arguments, "tz", "stamp", "symbol", "scale"),
+        is_causal=arguments.causal,
+        **_given(arguments, "stride", "alarms_per_session"),
+    )
     return 0
 
 

@@ -76,3 +76,18 @@ def test_labels_of_other_days_are_a_sentence(here, market, capsys):
     assert main(["evaluate", "first", "bars.parquet", "other.parquet"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("moola: ") and error.count("\n") == 1
+
+
+def test_a_calibration_is_kept_in_the_card_and_used(here, market, capsys):
+    assert main(["predict", "bars.parquet", "--model", "first", "-o", "a.parquet"]) == 0
+    assert "not calibrated" in capsys.readouterr().out
+    days = np.unique(trade_dates(market.bars.frame.index))
+    note(here, training_days=days[:2].astype(str).tolist())
+    assert main(["calibrate", "first", "bars.parquet", "--alarms-per-session", "5"]) == 0
+    assert "on 4 sessions" in capsys.readouterr().out
+    assert main(["predict", "bars.parquet", "--model", "first", "-o", "b.parquet"]) == 0
+    assert "for 5 alarms a session" in capsys.readouterr().out
+    note(here, training_days=days.astype(str).tolist())
+    before = (here / "data" / "models" / "first" / "model.json").read_bytes()
+    assert main(["calibrate", "first", "bars.parquet"]) == 2
+    assert (here / "data" / "models" / "first" / "model.json").read_bytes() == before

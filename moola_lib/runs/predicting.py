@@ -108,7 +108,7 @@ def predict_bars(
     bars = load_bars(source, **(reading or {}))
     table = build_features(bars, **opened.features)
     run = scan_causally if manner.is_causal else scan
-    with _progress(stream) as show:
+    with show_progress(stream) as show:
         found = run(opened.model, table, stride=manner.stride, threshold=manner.threshold, on_progress=show)
     answers = found.inside_probability, found.start_probability, found.none_probability
     detections = write_prediction(outputs, opened, manner, bars, table.starts, found.detections, answers)
@@ -208,7 +208,7 @@ def settle_manner(opened, *, is_causal=False, stride=5, threshold=None, alarms_p
         if alarms_per_session is not None:
             raise UserError(
                 f"the card of {opened.name} has no {mode} threshold by alarms per session; set it with "
-                "evaluation.thresholds.calibrate_alarms, or state one with --threshold"
+                "moola calibrate, or state one with --threshold"
             )
         return Manner(is_causal, stride, UNCALIBRATED_THRESHOLD, None, "not calibrated: false alarms are not known")
     if alarms_per_session is not None:
@@ -226,7 +226,7 @@ def settle_manner(opened, *, is_causal=False, stride=5, threshold=None, alarms_p
 
 
 @contextlib.contextmanager
-def _progress(stream):
+def show_progress(stream):
     """Yield a callable that shows how much of a scan is done, on a terminal; else one that does nothing."""
     console = open_console(stream)
     if not console.is_terminal:

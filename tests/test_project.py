@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -148,3 +149,12 @@ def test_readme_tree_names_every_room():
     for room in (ROOT / "moola_lib").iterdir():
         if room.is_dir() and room.name != "__pycache__":
             assert f"{room.name}/" in text, room.name
+
+
+def test_no_large_file_is_tracked():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    paths = [ROOT / name for name in listed.stdout.split("\0") if name]
+    large = [str(path.relative_to(ROOT)) for path in paths if path.exists() and path.stat().st_size > 1_000_000]
+    assert not large, f"{large} belong to what is built or measured here, not to the project"

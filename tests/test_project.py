@@ -135,13 +135,13 @@ def test_readme_names_only_what_exists():
 
 
 def test_readme_commands_parse():
-    from moola_lib.cli import _parser
+    from moola_lib.runs.arguments import build_parser
 
     text = (ROOT / "README.md").read_text()
     commands = re.findall(r"^(?:\.venv/bin/)?moola (.+?)(?:\s+#.*)?$", text, re.M)
     assert len(commands) >= 5
     for command in commands:
-        _parser().parse_args(command.split())
+        build_parser().parse_args(command.split())
 
 
 def test_readme_tree_names_every_room():

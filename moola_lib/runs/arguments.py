@@ -1,0 +1,132 @@
+"""What the command line understands: the commands and their options."""
+
+import argparse
+
+from moola_lib import __version__
+
+DESCRIPTION = "Find expansions in one-minute bars: bars in, notebooks run, models kept and used."
+PROFILES = ("quick", "research", "runpod")
+
+
+def build_parser():
+    """Return the parser; an option that was not given is None, so that every default stays where it is defined."""
+    parser = argparse.ArgumentParser(prog="moola", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"moola {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run one notebook, several, or the whole chain")
+    run.add_argument("stems", nargs="*", metavar="STEM", help="03, 03_pretraining or a path")
+    run.add_argument("--profile", choices=PROFILES, help="scale of the run (default quick)")
+    run.add_argument("-f", dest="file", metavar="FILE", help="YAML file of parameters")
+    run.add_argument(
+        "-p", dest="pairs", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="one parameter, value in YAML; a relative path counts from the current folder",
+    )  # fmt: skip
+    run.add_argument("--run-id", help="name of the run (default UTC time and profile)")
+    run.add_argument("--resume", action="store_true", help="continue the run --run-id names")
+    run.add_argument("--strict", action="store_true", help="exit 3 if a gate fails")
+
+    bars = commands.add_parser("import", help="read bars of any vendor into one parquet file")
+    bars.add_argument("files", nargs="+", metavar="FILE", help="parquet, CSV or DBN; several are pieces of one series")
+    bars.add_argument("-o", dest="output", required=True, metavar="FILE", help="for example data/raw/NQ.parquet")
+    _add_reading(bars)
+    bars.add_argument("--drop-budget", type=float, metavar="FRACTION", help="rows that may be dropped (default 0.005)")
+    bars.add_argument("--overwrite", action="store_true", help="replace an existing output")
+
+    predict = commands.add_parser("predict", help="find expansions in bars with a trained model")
+    predict.add_argument("source", metavar="BARS", help="parquet, CSV or DBN of any vendor")
+    predict.add_argument(
+        "--model", required=True, metavar="MODEL", help="a name in data/models, or a .safetensors file"
+    )
+    predict.add_argument(
+        "-o", dest="output", required=True, metavar="FILE", help="detections (.parquet); each bar goes to .bars.parquet"
+    )
+    predict.add_argument("--csv", metavar="FILE", help="the detections for charting tools")
+    predict.add_argument("--follow", action="store_true", help="go on as the file grows (causal), until interrupted")
+    _add_confidence(predict)
+    _add_scanning(predict)
+    predict.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+
+    evaluate = commands.add_parser("evaluate", help="would a model have worked on these bars?")
+    evaluate.add_argument("model", metavar="MODEL", help="a name in data/models, or a .safetensors file")
+    evaluate.add_argument("source", metavar="BARS", help="parquet, CSV or DBN of any vendor")
+    evaluate.add_argument("labels", metavar="LABELS", nargs="?", help="a label table of these bars")
+    _add_confidence(evaluate)
+    _add_scanning(evaluate)
+
+    calibrate = commands.add_parser("calibrate", help="set a model's threshold by false alarms a session")
+    calibrate.add_argument("model", metavar="MODEL", help="a name in data/models, or a .safetensors file")
+    calibrate.add_argument("source", metavar="BARS", help="sessions of the same instrument, not trained on")
+    calibrate.add_argument("--alarms-per-session", type=float, metavar="N", help="to allow (default 2)")
+    _add_scanning(calibrate)
+
+    doctor = commands.add_parser("doctor", help="is this machine ready?")
+    doctor.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+
+    features = commands.add_parser("features", help="featurise bars once, for many runs; or check such a table")
+    features.add_argument("source", nargs="?", metavar="BARS", help="a file of bars, or a folder of many instruments")
+    features.add_argument("-o", dest="folder", metavar="DIR", help="folder to write; of a folder, one table a month")
+    features.add_argument("--feature-set", help="relativity11 (default), relative_transform11 or ohlc4")
+    features.add_argument("--zigzag", help="swing rule: primary (default) or legacy")
+    features.add_argument("--k", type=float, help="retracement in ATRs that confirms a primary swing (default 3)")
+    features.add_argument("--extra", nargs="+", metavar="NAME", help="further columns: consol_proxy, position")
+    features.add_argument("--max-gap-minutes", type=float, help="longest gap inside a segment (default 5, most 10080)")
+    _add_reading(features)
+    split = features.add_mutually_exclusive_group()
+    split.add_argument(
+        "--fractions", nargs=3, type=float, metavar=("TRAIN", "VAL", "TEST"), help="split (default 0.7 0.15 0.15)"
+    )
+    split.add_argument("--dates", nargs=2, metavar=("TRAIN_END", "VAL_END"), help="last trade dates, as 2024-12-31")
+    features.add_argument("--embargo-bars", type=int, help="bars between the parts (default 105, a window; not less)")
+    features.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace a table that is there; of a folder, remove what has no bars",
+    )
+    features.add_argument("--workers", type=int, metavar="N", help="processes for a folder (default one per core)")
+    features.add_argument("--verify", metavar="DIR", help="check the table in DIR; exit 3 if a check fails")
+    features.add_argument("--bars", metavar="FILE", help="with --verify: the bars it was made from")
+
+    promote = commands.add_parser("promote", help="give a model of a run a name, with a card of where it came from")
+    promote.add_argument("run_id", metavar="RUN", help="a run id, or manual")
+    promote.add_argument("name", metavar="NAME", help="the model's folder is data/models/NAME")
+    promote.add_argument("--arm", help='which way of training (default "pre-trained")')
+    promote.add_argument("--fold", type=int, metavar="K", help="default the one trained on the most recent days")
+    promote.add_argument(
+        "--encoder", nargs="?", const="encoder", metavar="WHICH",
+        help="weights that pre-training left, instead: encoder (default), encoder_multitask",
+    )  # fmt: skip
+    promote.add_argument("--replace", action="store_true", help="move a model of that name to data/models/backups")
+
+    models = commands.add_parser("models", help="list the named models, or say where one came from")
+    models.add_argument("name", nargs="?", metavar="NAME", help="one model, with its figures and gates")
+    models.add_argument("--why", action="store_true", help="its ancestry, down to the raw file")
+
+    commands.add_parser("index", help="rebuild reports/index.html")
+    return parser
+
+
+def _add_reading(parser):
+    """Add the options that say how a file of bars is read."""
+    parser.add_argument("--tz", metavar="ZONE", help="zone of stamps that carry none, for example America/Chicago")
+    parser.add_argument("--stamp", choices=("start", "end"), help="what the stamps mark, where the files do not tell")
+    parser.add_argument("--symbol", metavar="NAME", help="which symbol, or the name of a series that has none")
+    parser.add_argument("--scale", type=float, metavar="FACTOR", help="for prices that are not index-sized")
+
+
+def _add_scanning(parser):
+    """Add the options of a model's walk over bars, and those that say how the bars are read."""
+    parser.add_argument("--causal", action="store_true", help="answer each bar from the bars up to it only")
+    parser.add_argument("--stride", type=int, metavar="BARS", help="bars between windows (default 5)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    _add_reading(parser)
+
+
+def _add_confidence(parser):
+    """Add the options that say which detections count."""
+    confident = parser.add_mutually_exclusive_group()
+    confident.add_argument("--threshold", type=float, help="least confidence of a detection, 0 to 1")
+    confident.add_argument(
+        "--alarms-per-session", type=float, metavar="N",
+        help="false alarms to allow (default as the card was calibrated)",
+    )  # fmt: skip

@@ -34,7 +34,6 @@ TINY = {
     "n_amortised_epochs": 1,
     "amortised_windows_per_epoch": 64,
     "n_lstm_epochs": 1,
-    "lstm_hidden_size": 4,
     "label_sizes": "[10]",
     "n_permutations": 2,
     "n_ordinary_windows": 26,

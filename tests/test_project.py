@@ -95,9 +95,7 @@ def test_notebook_has_the_houses_form(path):
     assert titles[0].startswith(f"# {path.stem[:2]} · ")
     assert titles[1] == "## Parameters"
     assert titles[-3:] == ["## Findings", "## Gates", "## Run record"]
-    is_list = "parameters"  # of one line each: nothing of it belongs elsewhere
-    cells = [cell for cell in cells_of(path) if is_list not in cell.metadata.get("tags", [])]
-    longest = max(len(cell.source.splitlines()) for cell in cells)
+    longest = max(len(cell.source.splitlines()) for cell in cells_of(path))
     assert longest <= 40, f"a cell of {longest} lines belongs in moola_lib"
 
 

@@ -204,7 +204,6 @@ class FineTuning(NotebookParameters, Compute):
         "segment", description="what spans are read from"
     )
     n_lstm_epochs: int = Field(3, ge=0, le=1000, description="of simple_lstm, a baseline of record; 0: leave it out")
-    lstm_hidden_size: int = Field(24, ge=4, le=1024, description="its units per direction")
     start_range: StartRange = Field((30, 74), description="bars of a window at which an expansion may start")
     label_sizes: list[Annotated[int, Field(ge=4)]] = Field(
         [20, 40, 80], description="numbers of labels for the learning curve"

@@ -8,7 +8,7 @@ from moola_lib.evaluation.cross_validation import Arm
 from moola_lib.evaluation.fits import plan_fits, run_fits
 from moola_lib.evaluation.fitted import save_fits
 from moola_lib.learning.finetune import FinetuneSettings
-from moola_lib.learning.predict import predict_windows
+from moola_lib.learning.outputs import predict_windows
 from moola_lib.models import build_model
 from moola_lib.models.jade import HEADS
 from moola_lib.models.weights import load_model, save_model

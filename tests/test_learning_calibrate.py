@@ -12,7 +12,7 @@ from moola_lib.evaluation.alarms import alarm_curve, holds_bars
 from moola_lib.evaluation.cross_validation import Arm, run_fold
 from moola_lib.learning.calibrate import find_evidence, fit_null, fit_temperature
 from moola_lib.learning.finetune import FinetuneSettings, finetune
-from moola_lib.learning.predict import predict_windows
+from moola_lib.learning.outputs import predict_windows
 from moola_lib.models import build_model
 from moola_lib.windows import last_days_fold
 from moola_lib.windows.ordinary import ordinary_places

@@ -17,7 +17,7 @@ from moola_lib.learning.calibrate import fit_temperature
 from moola_lib.learning.checkpoints import Checkpoints
 from moola_lib.learning.device import usable_cores
 from moola_lib.learning.finetune import finetune
-from moola_lib.learning.predict import predict_windows, read_outputs
+from moola_lib.learning.outputs import predict_windows, read_outputs
 from moola_lib.models import build_model
 from moola_lib.models.weights import load_encoder, load_model
 from moola_lib.windows.folds import Fold, check_disjoint

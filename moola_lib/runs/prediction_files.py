@@ -136,9 +136,7 @@ def _say_mode(opened, manner):
     """Return how bars were answered, and whether the model was trained for it."""
     if not manner.is_causal:
         return "retrospective: windows seen whole"
-    doubt = (
-        "" if opened.was_cut else "; the model was trained on whole windows, the causal arm on cut ones"
-    )
+    doubt = "" if opened.was_cut else "; the model was trained on whole windows, the causal arm on cut ones"
     return f"causal: each bar from the bars up to it{doubt}"
 
 

@@ -93,7 +93,17 @@ def results_by_arm(fits, results):
 
 
 def run_fits(
-    fits, gather, windows, *, features, validation_frac=0.15, resume=False, n_workers=None, n_threads=1, on_epoch=None
+    fits,
+    gather,
+    windows,
+    *,
+    features,
+    validation_frac=0.15,
+    ordinary=None,
+    resume=False,
+    n_workers=None,
+    n_threads=1,
+    on_epoch=None,
 ):
     """Run every fit and return what each gave, in the order of the plan.
 
@@ -105,7 +115,7 @@ def run_fits(
     windows : LabelledWindows
     features : dict
         `set_id` and `names`, checked against the encoder's card.
-    validation_frac : float
+    validation_frac, ordinary
         See `run_fold`.
     resume : bool
         Finished fits are read from their checkpoints, others go on from theirs.
@@ -128,7 +138,7 @@ def run_fits(
         memory is too small for the table. The other fits stop after their current
         epoch, as they do at an interrupt.
     """
-    options = {"features": features, "validation_frac": validation_frac, "resume": resume}
+    options = {"features": features, "validation_frac": validation_frac, "ordinary": ordinary, "resume": resume}
     n_workers = min(n_workers or _default_workers(gather.device), max(len(fits), 1))
     if n_workers == 1:
         return [_run(fit, gather, windows, options, on_epoch or (lambda row: None)) for fit in fits]

@@ -124,7 +124,7 @@ def score_blocks(windows, folds, answer, baselines, *, is_valid=None, figures=FI
     return table[[*facts, *table.columns.drop(facts)]]
 
 
-def with_verdicts(scores, n_days, figures=FIGURES):
+def with_verdicts(scores, n_days, figures=FIGURES, beside=()):
     """Keep some figures of a `score_prediction`, with the best baseline's value and a verdict.
 
     Parameters
@@ -133,12 +133,14 @@ def with_verdicts(scores, n_days, figures=FIGURES):
     n_days : int
         That were resampled. A single one leaves no interval.
     figures : sequence of str
+    beside : sequence of str
+        Baselines to keep whether they are the best or not.
 
     Returns
     -------
     DataFrame
-        `metric`, `meaning`, `value`, `low`, `high`, `best_baseline`, `baseline`,
-        `difference`, `difference_low`, `difference_high`, `verdict`.
+        `metric`, `meaning`, `value`, `low`, `high`, those beside, `best_baseline`,
+        `baseline`, `difference`, `difference_low`, `difference_high`, `verdict`.
     """
     kept = scores[scores["metric"].isin(figures)].copy()
     has_baseline = "best_baseline" in kept
@@ -150,5 +152,6 @@ def with_verdicts(scores, n_days, figures=FIGURES):
         kept[["low", "high", "difference_low", "difference_high"]] = np.nan
     edges = zip(kept["difference_low"], kept["difference_high"], strict=True)
     kept["verdict"] = [verdict(low, high) for low, high in edges]
-    columns = ["metric", "meaning", "value", "low", "high", "best_baseline", "baseline"]
-    return kept[[*columns, "difference", "difference_low", "difference_high", "verdict"]].reset_index(drop=True)
+    columns = ["metric", "meaning", "value", "low", "high", *[name for name in beside if name in kept], "best_baseline"]
+    differences = ["baseline", "difference", "difference_low", "difference_high", "verdict"]
+    return kept[[*columns, *differences]].reset_index(drop=True)

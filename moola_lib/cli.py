@@ -171,7 +171,9 @@ def _calibrate(arguments):
 def _evaluate(arguments):
     from moola_lib.runs.evaluating import evaluate_bars
 
-    options = _scanning(arguments, "threshold", "alarms_per_session")
+    if arguments.walk_forward is not None and not arguments.labels:
+        raise UserError("--walk-forward trains and tests on labels; give LABELS after BARS")
+    options = _scanning(arguments, "threshold", "alarms_per_session", "walk_forward")
     evaluate_bars(arguments.source, arguments.model, arguments.labels, **options)
     return 0
 

@@ -51,6 +51,10 @@ def build_parser():
     evaluate.add_argument("model", metavar="MODEL", help="a name in data/models, or a .safetensors file")
     evaluate.add_argument("source", metavar="BARS", help="parquet, CSV or DBN of any vendor")
     evaluate.add_argument("labels", metavar="LABELS", nargs="?", help="a label table of these bars")
+    evaluate.add_argument(
+        "--walk-forward", type=int, metavar="N",
+        help="with LABELS: blocks to test the recipe on, trained on those before (default 3; 0: none)",
+    )  # fmt: skip
     _add_confidence(evaluate)
     _add_scanning(evaluate)
 

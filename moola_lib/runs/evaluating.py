@@ -2,7 +2,7 @@
 
 from moola_lib.errors import UserError
 from moola_lib.runs.evaluating_labels import Told, place_table, score_windows, store_rescored, walk_labels
-from moola_lib.runs.evaluation_tables import print_evaluation
+from moola_lib.runs.evaluation_tables import print_evaluation, show_status
 from moola_lib.runs.predicting import find_model, open_model, settle_manner, show_progress
 
 N_FORWARD_FOLDS = 3
@@ -88,7 +88,8 @@ def evaluate_bars(
     _tell_detections(told, watch, opened)
     if placed is not None:
         rescored = score_windows(told, opened, placed)
-        walk_labels(told, opened, placed, walk_forward, n_workers=n_workers)
+        with show_status("training on past labels, testing on the next", stream):
+            walk_labels(told, opened, placed, walk_forward, n_workers=n_workers)
         path, name = find_model(model)
         if rescored is not None and name is not None:
             store_rescored(path, rescored)
@@ -126,6 +127,13 @@ def _tell_detections(told, watch, opened):
         told.tables["events"] = events
         told.say("events", "the ATR at the end of an expansion is itself large: beside it a usual move looks small")
     if "distributions" in notes:
-        told.tables["drift"] = drift_from(notes["distributions"], table, frame.index)
+        told.tables["drift"] = drift = drift_from(notes["distributions"], table, frame.index)
+        n_drifted = int((drift["verdict"] == "drifted").sum())
+        if n_drifted:
+            told.say(
+                "drift",
+                f"{n_drifted} of {len(drift)} features drifted: these bars are unlike those that the model was trained "
+                "on, and figures from there need not hold here",
+            )
     else:
         told.say("drift", "no drift: the card holds no distributions of the training bars")

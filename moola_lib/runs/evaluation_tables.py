@@ -1,5 +1,7 @@
 """What `moola evaluate` prints: tables with what they rest on, intervals in the cell of their figure."""
 
+import contextlib
+
 import numpy as np
 import pandas as pd
 
@@ -78,6 +80,12 @@ def print_evaluation(told, opened, manner, bars, n_left_out, stream=None):
         for sentence in told.notes.get(name, ()):
             say(sentence)
     say(NO_PROMISE)
+
+
+def show_status(text, stream=None):
+    """Return a context that shows what goes on, on a terminal; else one that does nothing."""
+    console = open_console(stream)
+    return console.status(text) if console.is_terminal else contextlib.nullcontext()
 
 
 def _table(frame, title, columns):

@@ -7,7 +7,7 @@ import torch
 
 from moola_lib.errors import UserError
 from moola_lib.evaluation.detections import score_detections
-from moola_lib.evaluation.transfer import compare_chance, describe_watch, say_transfer, study_events, transfer
+from moola_lib.evaluation.transfer import compare_chance, describe_watch, say_transfer, study_events, transfer_table
 from moola_lib.evaluation.watching import Series, Watch, label_series, plant_series, watch_series
 from moola_lib.features.drift import describe_distributions
 from moola_lib.market import trade_dates
@@ -49,6 +49,15 @@ def test_only_days_that_were_not_trained_on_are_watched(model, planted, days, ma
     assert rest.labelled.tolist() == [at for at in planted.labelled if dates[at] in days[4:]]
     with pytest.raises(UserError, match="trained on every day"):
         watch_series(model, planted, training_days=days, threshold=0.1)
+
+
+def test_a_cut_series_keeps_whole_segments_and_what_is_known_there(planted):
+    starts = planted.table.starts
+    part = planted.cut(int(starts[1]) + 7, int(starts[2]) + 3)
+    low, high = int(starts[1]), int(starts[3])
+    assert part.frame.index.equals(planted.frame.index[low:high])
+    assert np.array_equal(part.table.values, planted.table.values[low:high])
+    assert part.labelled.tolist() == [at - low for at in planted.labelled if low <= at < high]
 
 
 def test_what_is_known_of_labelled_windows_is_their_inner_bars(labelled, market, table):
@@ -110,7 +119,8 @@ def test_each_series_has_a_row_and_its_text(model, planted, market, table, days)
     frame = market.bars.frame
     given = {"known": planted, "unknown": Series(frame, table)}
     known = describe_distributions(table, frame.index)
-    found = transfer(model, given, training_days=days[:2], distributions=known, threshold=0.1, n_bootstrap=50)
+    watches = {name: watch_series(model, each, training_days=days[:2], threshold=0.1) for name, each in given.items()}
+    found = transfer_table(watches, known, n_bootstrap=50)
     assert found["series"].tolist() == ["known", "unknown"] and (found["sessions"] == 4).all()
     one, other = (row for _, row in found.iterrows())
     assert one["first_day"] == str(days[2]) and one["n_found"] == other["n_found"] > 0

@@ -7,7 +7,6 @@ from moola_lib.errors import UserError
 from moola_lib.evaluation.detections import judge_starts, score_detections
 from moola_lib.evaluation.event_study import event_study, half_hours
 from moola_lib.evaluation.intervals import interval
-from moola_lib.evaluation.watching import watch_series
 from moola_lib.features.drift import drift_from
 from moola_lib.market.ranges import ATR_BARS, average_true_range, true_range
 from moola_lib.market.segments import trade_dates
@@ -56,18 +55,12 @@ def compare_chance(watch, *, n_draws=N_DRAWS, seed=17):
     return pd.DataFrame([*rows, chance])
 
 
-def transfer(
-    model, series, *, training_days=(), distributions=None, threshold, is_causal=False, stride=5,
-    n_bootstrap=1000, seed=17, on_progress=None,
-):  # fmt: skip
+def transfer_table(watches, distributions=None, *, n_bootstrap=1000, seed=17):
     """Return how a model does on each of several series, a row each.
 
     Parameters
     ----------
-    model : Module with `segment_head`
-    series : dict of str to Series
-    training_days, threshold, is_causal, stride, on_progress
-        As for `watch_series`.
+    watches : dict of str to Watch
     distributions : dict, optional
         Of the training bars, from `features.drift.describe_distributions`.
     n_bootstrap, seed : int
@@ -76,23 +69,11 @@ def transfer(
     -------
     DataFrame
         See `describe_watch`; `series` in front.
-
-    Raises
-    ------
-    UserError
-        As `watch_series`, naming the series.
     """
-    rows = []
-    for name, one in series.items():
-        try:
-            watch = watch_series(
-                model, one, training_days=training_days, threshold=threshold, is_causal=is_causal, stride=stride,
-                on_progress=on_progress,
-            )  # fmt: skip
-        except UserError as error:
-            raise UserError(f"{name}: {error}") from error
-        rows.append({"series": name, **describe_watch(watch, distributions, n_bootstrap=n_bootstrap, seed=seed)})
-    return pd.DataFrame(rows)
+    options = {"n_bootstrap": n_bootstrap, "seed": seed}
+    return pd.DataFrame(
+        [{"series": name, **describe_watch(watch, distributions, **options)} for name, watch in watches.items()]
+    )
 
 
 def describe_watch(watch, distributions=None, *, n_bootstrap=1000, seed=17):
@@ -130,7 +111,7 @@ def describe_watch(watch, distributions=None, *, n_bootstrap=1000, seed=17):
 
 
 def say_transfer(table):
-    """Return a `transfer` as text for a reader: interval and baselines in one column each, – where nothing is known.
+    """Return a `transfer_table` as text for a reader: interval and baselines in one column each, – where nothing is known.
 
     Parameters
     ----------

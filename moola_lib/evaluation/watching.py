@@ -33,6 +33,19 @@ class Series:
     labelled: np.ndarray | None = None
     looked: np.ndarray | None = None
 
+    def cut(self, first, last):
+        """Return the series of the whole segments that bars `first` to `last` (inclusive) lie in."""
+        starts = self.table.starts
+        low = int(starts[np.searchsorted(starts, first, side="right") - 1])
+        high = int(np.append(starts, len(self.frame))[np.searchsorted(starts, last, side="right")])
+        known, looked = self.labelled, self.looked
+        return Series(
+            self.frame.iloc[low:high],
+            self.table.cut(low, high),
+            None if known is None else known[(known >= low) & (known < high)] - low,
+            None if looked is None else looked[low:high],
+        )
+
 
 @dataclass(frozen=True)
 class Watch:

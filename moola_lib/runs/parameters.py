@@ -209,6 +209,7 @@ class FineTuning(NotebookParameters, Compute):
         [20, 40, 80], description="numbers of labels for the learning curve"
     )
     n_label_draws: int = Field(1, ge=1, le=100, description="random draws of each number of labels")
+    transfer: list[str] = Field([], description="files of other bars to be watched", json_schema_extra=IS_PATH)
     n_ordinary_windows: int = Field(300, ge=13, le=1_000_000, description="last windows of unlabelled sessions to scan")
     causal_stride_bars: int = Field(7, ge=1, le=35, description="bars between two answers in the causal section")
     n_causal_folds: int = Field(1, ge=1, le=50, description="last folds that the causal section is made of")

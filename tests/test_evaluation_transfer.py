@@ -140,8 +140,3 @@ def test_too_little_for_a_figure_leaves_it_missing(model, planted):
     assert row["n_found"] == 0 and row["recall"] == 0 and np.isnan(row["precision"]) and np.isnan(row["random_recall"])
     assert np.isnan(row["size"]) and row["n_events"] == 0 and row["n_drifted"] is pd.NA
     assert say_transfer(pd.DataFrame([{"series": "none", **row}])).loc[0, "precision"] == "–"
-
-
-def test_a_series_that_cannot_be_scanned_is_named(model, planted, days):
-    with pytest.raises(UserError, match=r"^second: the model was trained on every day"):
-        transfer(model, {"second": planted}, training_days=days, threshold=0.1)

@@ -111,7 +111,7 @@ def describe_watch(watch, distributions=None, *, n_bootstrap=1000, seed=17):
 
 
 def say_transfer(table):
-    """Return a `transfer_table` as text for a reader: interval and baselines in one column each, – where nothing is known.
+    """Return a `transfer_table` as text: a figure and its interval in one column, – where nothing is known.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from moola_lib.evaluation.cross_validation import Arm, cross_fit_baselines
 from moola_lib.evaluation.inputs import collect_inputs
 from moola_lib.evaluation.metrics import Prediction
 from moola_lib.evaluation.scores import score_prediction
-from moola_lib.evaluation.walk_forward import FIGURES, score_blocks, walk_forward
+from moola_lib.evaluation.walk_forward import FIGURES, say_walk_forward, score_blocks, walk_forward
 from moola_lib.learning.finetune import FinetuneSettings
 from moola_lib.models.jade import HEADS
 from moola_lib.windows import forward_folds
@@ -96,3 +96,10 @@ def test_a_past_of_one_state_is_a_sentence(study, gather):
     early = replace(windows, state=np.where(windows.day < windows.day[folds[0].test].min(), 0, windows.state))
     with pytest.raises(UserError, match="would train on consolidation alone"):
         walk_forward([ARM], gather, early, folds, inputs, features=features, **QUICK)
+
+
+def test_as_text_each_block_shows_one_figure_and_all_of_them_every_one(walked):
+    text = say_walk_forward(walked)
+    n_blocks = walked["block"].nunique() - 1
+    assert (text["tested"] != "all").sum() == n_blocks and (text["tested"] == "all").sum() == walked["metric"].nunique()
+    assert text["figure"].iloc[:n_blocks].nunique() == 1 and text["model"].str.contains(" to ").any()

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from moola_lib.evaluation.intervals import day_block_weights, interval
+from moola_lib.evaluation.intervals import day_block_weights, interval, say_interval
 from moola_lib.evaluation.metrics import TOLERANCE_BARS
 from moola_lib.market.ranges import average_true_range
 from moola_lib.market.segments import ZONE, trade_dates
@@ -130,6 +130,23 @@ def _share(name, hits, of, weights):
     with np.errstate(invalid="ignore", divide="ignore"):
         low, high = interval((weights @ hits) / (weights @ of))
     return {name: value, f"{name}_low": low, f"{name}_high": high}
+
+
+def say_detections(table):
+    """Return a `score_detections` as text, its intervals in one column each.
+
+    Parameters
+    ----------
+    table : DataFrame
+    """
+    said = {"bars": table["group"], "detections": table["n_found"]}
+    figures = {"a session": ("per_session", "low", "high")}
+    figures |= {name: (name, f"{name}_low", f"{name}_high") for name in ("precision", "recall") if name in table}
+    for heading, columns in figures.items():
+        said[heading] = [say_interval(*row) for row in table[list(columns)].itertuples(index=False)]
+    if "false_per_session" in table:
+        said |= {"labelled": table["n_labelled"], "false a session": table["false_per_session"].map(say_interval)}
+    return pd.DataFrame(said)
 
 
 def _groups(frame, starts):

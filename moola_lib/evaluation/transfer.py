@@ -6,7 +6,7 @@ import pandas as pd
 from moola_lib.errors import UserError
 from moola_lib.evaluation.detections import judge_starts, score_detections
 from moola_lib.evaluation.event_study import event_study, half_hours
-from moola_lib.evaluation.intervals import interval
+from moola_lib.evaluation.intervals import interval, say_interval
 from moola_lib.features.drift import drift_from
 from moola_lib.market.ranges import ATR_BARS, average_true_range, true_range
 from moola_lib.market.segments import trade_dates
@@ -120,13 +120,14 @@ def say_transfer(table):
     rows = []
     for _, row in table.iterrows():
         said = {"series": row["series"], "days": f"{row['first_day']} to {row['last_day']}"}
-        said |= {"sessions": f"{row['sessions']:,}", "detections a session": _with_interval(row, "per_session", "")}
+        said["sessions"] = f"{row['sessions']:,}"
+        said["detections a session"] = say_interval(row["per_session"], row["low"], row["high"])
         for name in SHARES:
-            said[name] = _with_interval(row, name)
-            said[f"{name}: ATR rule"] = _number(row[f"rule_{name}"])
-            said[f"{name}: random bars"] = _with_interval(row, f"random_{name}")
-        said["size of the move, less controls (ATR)"] = _with_interval(row, "size")
-        said["move onward, less controls (ATR)"] = _with_interval(row, "onward")
+            said[name] = _say(row, name)
+            said[f"{name}: ATR rule"] = say_interval(row[f"rule_{name}"])
+            said[f"{name}: random bars"] = _say(row, f"random_{name}")
+        said["size of the move, less controls (ATR)"] = _say(row, "size")
+        said["move onward, less controls (ATR)"] = _say(row, "onward")
         has_drift = pd.notna(row["n_drifted"])
         said["features that drifted"] = f"{row['n_drifted']} of {row['n_features']}" if has_drift else "–"
         rows.append(said)
@@ -204,14 +205,6 @@ def _largest_bars(watch, n):
     return np.sort(np.array(chosen, np.int64))
 
 
-def _with_interval(row, name, stem=None):
+def _say(row, name):
     """Return a figure with its interval as text."""
-    stem = f"{name}_" if stem is None else stem
-    if pd.isna(row[name]):
-        return "–"
-    return f"{row[name]:.2f} ({row[f'{stem}low']:.2f} to {row[f'{stem}high']:.2f})"
-
-
-def _number(value):
-    """Return a figure without interval as text."""
-    return "–" if pd.isna(value) else f"{value:.2f}"
+    return say_interval(row[name], row[f"{name}_low"], row[f"{name}_high"])

@@ -5,7 +5,7 @@ import pandas as pd
 
 from moola_lib.evaluation.cross_validation import assemble, cross_fit_baselines
 from moola_lib.evaluation.fits import plan_fits, results_by_arm, run_fits
-from moola_lib.evaluation.intervals import verdict
+from moola_lib.evaluation.intervals import say_interval, verdict
 from moola_lib.evaluation.metrics import take_answers
 from moola_lib.evaluation.scores import score_prediction
 from moola_lib.windows.folds import check_classes
@@ -122,6 +122,28 @@ def score_blocks(windows, folds, answer, baselines, *, is_valid=None, figures=FI
     table = pd.concat(tables, ignore_index=True).astype({"n_train": "Int64"})
     facts = ["block", "first_day", "last_day", "n_days", "n_train", "n_test"]
     return table[[*facts, *table.columns.drop(facts)]]
+
+
+def say_walk_forward(table, block_figure="hit3_start"):
+    """Return a `walk_forward` of one arm as text: one figure for each block, every figure for all blocks together.
+
+    Parameters
+    ----------
+    table : DataFrame
+    block_figure : str
+        Shown for each block.
+    """
+    rows = []
+    for _, row in table[(table["metric"] == block_figure) | (table["block"] == ALL)].iterrows():
+        said = {"tested": ALL if row["block"] == ALL else f"{row['first_day']} to {row['last_day']}"}
+        said["trained on"] = "–" if pd.isna(row["n_train"]) else f"{row['n_train']} windows"
+        said |= {"tested on": f"{row['n_test']} windows", "figure": row["meaning"]}
+        said["model"] = say_interval(row["value"], row["low"], row["high"])
+        has_rival = isinstance(row["best_baseline"], str)
+        said["best baseline"] = f"{row['best_baseline']} {say_interval(row['baseline'])}" if has_rival else "–"
+        said["difference"] = say_interval(row["difference"], row["difference_low"], row["difference_high"])
+        rows.append(said | {"verdict": row["verdict"]})
+    return pd.DataFrame(rows)
 
 
 def with_verdicts(scores, n_days, figures=FIGURES, beside=()):

@@ -8,7 +8,7 @@ import pandas as pd
 
 from moola_lib.errors import UserError
 from moola_lib.files import replace_atomically
-from moola_lib.labels.older import read_older
+from moola_lib.labels.older import find_stamps, read_older
 from moola_lib.labels.targets import WINDOW_BARS
 from moola_lib.market.bars import Bars
 
@@ -56,7 +56,7 @@ class Labels:
         return self.table["window_id"].nunique()
 
 
-def load_labels(path):
+def load_labels(path, frame=None, *, symbol=None):
     """Read a label table.
 
     Parameters
@@ -66,6 +66,10 @@ def load_labels(path):
         `labels.exchange`. The current layout has `window_start`; the older one,
         in parquet only, has `features`, an object array of 105 [open, high,
         low, close] per row.
+    frame : DataFrame, optional
+        Bars indexed by UTC `ts`, for JSON whose regions are times and that holds no bars.
+    symbol : str, optional
+        For JSON that names none.
 
     Returns
     -------
@@ -79,13 +83,43 @@ def load_labels(path):
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} does not exist; give a file with labels (.parquet, .csv or .json)")
-    frame = _read_frame(path)
-    if frame.empty:
+    table, own = _read_frame(path, frame, symbol), None
+    if table.empty:
         raise UserError(f"{path} holds no labels")
-    bars = None
-    if "window_start" not in frame.columns and "features" in frame.columns:
-        frame, bars = read_older(frame, source=str(path))
-    return Labels(check_labels(frame, source=str(path)), bars)
+    if "window_start" not in table.columns and "features" in table.columns:
+        table, own = read_older(table, source=str(path))
+    return Labels(check_labels(table, source=str(path)), own)
+
+
+def stamp_labels(labels, frame):
+    """Give labels of the older layout the stamps of the bars that they were drawn on.
+
+    Parameters
+    ----------
+    labels : Labels
+        With `bars` of their own.
+    frame : DataFrame
+        Bars of one symbol indexed by UTC `ts`.
+
+    Returns
+    -------
+    Labels
+        Without bars of their own, under the symbol of `frame`.
+
+    Raises
+    ------
+    UserError
+        A window is not in the bars.
+    """
+    table = labels.table
+    stamps = find_stamps(labels.bars.frame, frame)[table["window_start"]].array
+    lost = table.loc[stamps.isna(), "window_id"].unique()
+    if len(lost):
+        raise UserError(
+            f"{len(lost)} of {labels.n_windows} windows of the older layout are not in the bars (the first is "
+            f"{lost[0]}); give the bars they were cut from, at the same prices"
+        )
+    return Labels(check_labels(table.assign(window_start=stamps, symbol=str(frame["symbol"].iloc[0]))))
 
 
 def save_labels(table, path):
@@ -94,12 +128,14 @@ def save_labels(table, path):
         table.to_parquet(temporary, index=False)
 
 
-def _read_frame(path):
+def _read_frame(path, frame, symbol):
     """Return what a file holds, unchecked, by the ending of its name; anything else is read as parquet."""
     if path.suffix in (".csv", ".json"):
         from moola_lib.labels import exchange
 
-        return exchange.read_csv(path) if path.suffix == ".csv" else exchange.read_label_studio(path)
+        if path.suffix == ".csv":
+            return exchange.read_csv(path)
+        return exchange.read_label_studio(path, frame, symbol=symbol)
     try:
         return pd.read_parquet(path)
     except (ValueError, OSError) as error:
@@ -293,7 +329,7 @@ def _refuse_naive(stamps, source):
 def _to_utc(stamps, source):
     """Return a column of stamps as UTC; naive stamps are read as UTC."""
     try:
-        return pd.to_datetime(stamps, utc=True)
+        return pd.to_datetime(stamps, utc=True).dt.as_unit("ns")
     except (ValueError, TypeError) as error:
         raise UserError(f"{source}: a stamp cannot be read as a time ({error})") from error
 

@@ -94,8 +94,8 @@ def _read_labels(path, frame, starts, seen):
     seen = seen & np.isin(trade_dates(frame.index), windows.day)
     if not seen.any():
         raise UserError(f"{path} has no label on a day of these bars that the model was not trained on")
-    known = windows.take(windows.has_expansion)
-    return np.unique(known.place + known.start), seen
+    every = windows.place[:, None] + windows.spans[..., 0]
+    return np.unique(every[windows.spans[..., 0] >= 0]), seen
 
 
 def _study_events(frame, starts, first, last):

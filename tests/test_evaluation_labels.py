@@ -78,5 +78,6 @@ def test_every_expansion_is_described_at_its_own_time(make_windows, market):
     spans = describe_spans(windows, frame)
     assert spans["start_ts"].tolist() == frame.index[[140, 170]].tolist() and spans["length"].tolist() == [6, 35]
     local = frame.index[140].tz_convert(ZONE)
-    assert spans["hour"][0] == pytest.approx(local.hour + local.minute / 60)
+    assert spans["session_hour"][0] == pytest.approx((local.hour + local.minute / 60 + 6) % 24)
+    assert spans["session_hour"].between(0, 24, inclusive="left").all()
     assert spans["label"].tolist() == ["retracement"] * 2 and spans["window_id"].tolist() == ["w0", "w0"]

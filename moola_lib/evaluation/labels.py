@@ -11,6 +11,7 @@ from moola_lib.labels.table import CLASSES, INNER_BARS, LABELS
 from moola_lib.labels.targets import WINDOW_BARS
 from moola_lib.market.segments import ZONE
 
+OPEN_HOUR = 18  # New York
 N_CHANCE = 50  # other windows whose surges are laid over each window
 
 
@@ -105,8 +106,8 @@ def describe_spans(windows, frame):
     Returns
     -------
     DataFrame
-        `window_id`, `start_ts`, `hour` (of the day in New York, with its
-        fraction), `start` (bar of the window), `length` (bars), `label` (of the
+        `window_id`, `start_ts`, `session_hour` (hours since 18:00 in New York, in
+        [0, 24)), `start` (bar of the window), `length` (bars), `label` (of the
         window's first expansion).
     """
     row, which = np.nonzero(windows.spans[..., 0] >= 0)
@@ -117,7 +118,7 @@ def describe_spans(windows, frame):
         {
             "window_id": windows.window_id[row],
             "start_ts": stamps,
-            "hour": local.hour + local.minute / 60,
+            "session_hour": (local.hour + local.minute / 60 - OPEN_HOUR) % 24,
             "start": start,
             "length": end - start + 1,
             "label": np.array(LABELS)[windows.state[row]],

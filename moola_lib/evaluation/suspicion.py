@@ -150,11 +150,11 @@ def _say_why(windows, prediction, frame):
             nearest = starts[np.abs(starts - prediction.start[row]).argmin()]
             words.append(f"labelled start {nearest}, answered {prediction.start[row]:.0f}")
         if np.isfinite(found.start_nats):
-            words.append(f"a start there has {np.exp(-found.start_nats):.1%}")
+            words.append(f"{np.exp(-found.start_nats):.0%} for a start near the label")
         if np.isfinite(found.state_nats):
             state, guess = LABELS[windows.state[row]], int(np.argmax(prediction.type_probability[row]))
             says = "agrees" if LABELS[guess] == state else f"says {LABELS[guess]}"
-            words.append(f"{state} has {np.exp(-found.state_nats):.0%}, the model {says}")
+            words.append(f"{np.exp(-found.state_nats):.0%} for {state}, the model {says}")
         reasons.append("; ".join(words))
     return reasons
 

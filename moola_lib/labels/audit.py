@@ -8,7 +8,11 @@ from moola_lib.labels.targets import WINDOW_BARS
 
 LONGEST_BARS = 30  # of an expansion as the notes know it
 MINUTE = pd.Timedelta(minutes=1)
-ABOUT_ORIGIN = ("time of labelling missing", "made by a rule (proposal)")  # no reason to look at a label again
+LOW, HIGH = INNER_BARS
+END_OUTSIDE = f"end outside the inner bars {LOW}..{HIGH}"
+AGAIN = "window labelled again under another id"
+ORIGIN = ("time of labelling missing", "made by a rule (proposal)")
+NO_REASONS = (END_OUTSIDE, AGAIN, *ORIGIN)  # common or welcome: no reason to look at a label again
 
 
 def audit_labels(table):
@@ -42,11 +46,11 @@ def list_flagged(table):
     Returns
     -------
     DataFrame
-        `window_id` and `why` (the flags in words), a row per window.
+        `window_id` and `why` (the flags in words, NO_REASONS left out), a row per window.
     """
     found = {}
     for check, is_flagged in _flags(table).items():
-        if check not in ABOUT_ORIGIN:
+        if check not in NO_REASONS:
             for window_id in table["window_id"][is_flagged].unique():
                 found.setdefault(window_id, []).append(check)
     order = sorted(found, key=lambda window_id: -len(found[window_id]))  # stable: ties as in the table
@@ -54,7 +58,7 @@ def list_flagged(table):
 
 
 def find_overlaps(table):
-    """Return pairs of windows that share bars, by their stamps.
+    """Return pairs of windows that share some of their bars, by their stamps.
 
     Parameters
     ----------
@@ -64,16 +68,17 @@ def find_overlaps(table):
     Returns
     -------
     DataFrame
-        `window_id`, `other_id` (the later one), `symbol`, `shared_minutes` (105:
-        one window labelled twice). Folds keep such windows together.
+        `window_id`, `other_id` (the later one), `symbol`, `shared_minutes`. Folds
+        keep such windows together. Windows with all bars in common are one window
+        labelled twice, and left out.
     """
     windows = table.drop_duplicates("window_id").sort_values("window_start", kind="stable")
     rows = []
     for symbol, group in windows.groupby("symbol"):
         stamps, ids = group["window_start"].dt.tz_convert(None).to_numpy(), group["window_id"].to_numpy()
-        until = np.searchsorted(stamps, stamps + WINDOW_BARS * MINUTE)
-        for row, stop in enumerate(until):
-            for other in range(row + 1, stop):
+        first, stop = np.searchsorted(stamps, stamps, "right"), np.searchsorted(stamps, stamps + WINDOW_BARS * MINUTE)
+        for row in range(len(stamps)):
+            for other in range(first[row], stop[row]):
                 shared = WINDOW_BARS - int((stamps[other] - stamps[row]) // MINUTE)
                 rows.append((ids[row], ids[other], symbol, shared))
     return pd.DataFrame(rows, columns=["window_id", "other_id", "symbol", "shared_minutes"])
@@ -105,28 +110,26 @@ def describe_soft_edges(table):
 
 def _flags(table):
     """Return {check: which rows of the table are flagged}, ndarray (n,) bool each."""
-    low, high = INNER_BARS
     is_span = table["label"] != "none"
     start, end = table["expansion_start"], table["expansion_end"]
     windows = table.drop_duplicates("window_id")
     twice = windows.loc[windows.duplicated(["symbol", "window_start"], keep=False), "window_id"]
-    overlaps = find_overlaps(table)
-    sharing = overlaps.loc[overlaps["shared_minutes"] < WINDOW_BARS, ["window_id", "other_id"]].to_numpy().ravel()
+    sharing = find_overlaps(table)[["window_id", "other_id"]].to_numpy().ravel()
     readers = table.groupby("window_id")["annotator"].transform(lambda names: names.fillna("").nunique())
     flags = {
-        f"start outside the inner bars {low}..{high}": ~start.between(low, high),
-        f"end outside the inner bars {low}..{high}": ~end.between(low, high),
+        f"start outside the inner bars {LOW}..{HIGH}": ~start.between(LOW, HIGH),
+        END_OUTSIDE: ~end.between(LOW, HIGH),
         "expansion of a single bar": start == end,
         f"expansion longer than {LONGEST_BARS} bars": end - start + 1 > LONGEST_BARS,
         "further expansion in the same window": table[is_span].duplicated("window_id").reindex(table.index),
         "expansions of one window overlap": _overlaps_earlier(table),
         "one window id, several annotators": readers > 1,
-        "window labelled again under another id": table["window_id"].isin(twice),
+        AGAIN: table["window_id"].isin(twice),
         "window shares bars with another": table["window_id"].isin(sharing),
         "soft edge beside its own interval": _is_beside_interval(table),
         "soft edge half given": table[SOFT_EDGES].notna().sum(axis=1) % 2 == 1,
-        "time of labelling missing": table["labelled_at"].isna(),
-        "made by a rule (proposal)": table["source"].fillna("").str.startswith("proposal"),
+        ORIGIN[0]: table["labelled_at"].isna(),
+        ORIGIN[1]: table["source"].fillna("").str.startswith("proposal"),
     }
     return {
         check: (is_flagged.astype("boolean").fillna(False) & is_span).to_numpy(bool)

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moola_lib.errors import UserError
-from moola_lib.labels import check_labels, load_labels, save_labels
-from moola_lib.labels.exchange import write_csv, write_label_studio
+from moola_lib.labels import check_labels, load_labels
+from moola_lib.labels.exchange import ENDINGS, write_table
+from moola_lib.labels.label_studio import write_label_studio
 
-WRITERS = {".csv": write_csv, ".json": write_label_studio, ".parquet": save_labels}
 WORDS = st.none() | st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1).filter(str.strip)
 BARS = st.integers(0, 104)
 
@@ -42,12 +42,12 @@ def label_tables(draw):
     return check_labels(frame)
 
 
-@pytest.mark.parametrize("ending", WRITERS)
+@pytest.mark.parametrize("ending", ENDINGS)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(table=label_tables())
 def test_every_format_gives_the_table_back(ending, table, tmp_path):
     path = tmp_path / f"labels{ending}"
-    WRITERS[ending](table, path)
+    write_table(table, path)
     pd.testing.assert_frame_equal(load_labels(path).table, table)
 
 
@@ -154,7 +154,8 @@ MALFORMED = {
     "task 7: the region from bar 90 to 140 is not within 0..104": task(region(90, 140)),
     "task 7: the region from bar 50 to 40 is not within 0..104": task(region(50, 40)),
     "task 7: start = None is neither a bar nor a time": task(region(None)),
-    "task 7: end = True is neither a bar nor a time": task(region(end=True)),
+    "task 1 in the list: annotations.0.result.0.value.end = True cannot be read": task(region(end=True)),
+    "task 1 in the list: annotations.0.result = 'x' cannot be read": {"data": {}, "annotations": [{"result": "x"}]},
     "holds no times (ts.time); give the bars with --bars": task(region("2024-03-08T19:40:00Z")),
     "task 7: 'teatime' is not a time": task(region("teatime"), data={"ts": {"time": ["2024-03-08T19:00:00Z"]}}),
     "lies outside the window that begins at": task(
@@ -163,7 +164,7 @@ MALFORMED = {
     "task 7: the time '2024-03-08 19:00' carries no zone": task(region(), data={"window_start": "2024-03-08 19:00"}),
     "task 7: `data` names no symbol": task(region(), data={"symbol": None}),
     "holds neither window_start nor times": task(region(), data={"window_start": None}),
-    "task 7: `data` = 'x' is no object": {"id": 7, "data": "x"},
+    "export the project from Label Studio as JSON": {"id": 7, "data": "x"},
 }
 
 
@@ -174,6 +175,42 @@ def test_malformed_json_is_a_sentence_with_file_task_and_value(tmp_path, sentenc
     assert sentence in str(caught.value) and str(tmp_path / "export.json") in str(caught.value)
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def places_in(node, path=()):
+    """Yield the path of every value in a JSON document."""
+    yield path
+    parts = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for name, part in parts:
+        yield from places_in(part, (*path, name))
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_value_in_the_place_of_any_other_is_read_or_refused_in_a_sentence(tmp_path, data):
+    ours = {"tool": "moola", "annotator": "me", "seconds": 1.5, "start_low": 39, "labelled_at": "2024-05-01T10:00:00Z"}
+    document = [task(region(), completed_by=3, data={"ts": {"time": ["2024-03-08T19:00:00Z"]}, "window_id": "w"})]
+    document[0]["annotations"][0]["result"][0]["meta"] = ours
+    *path, last = data.draw(st.sampled_from([path for path in places_in(document) if path]))
+    node = document
+    for name in path:
+        node = node[name]
+    node[last] = data.draw(JSON)
+    path = tmp_path / "export.json"
+    path.write_text(json.dumps(document))
+    try:
+        table = load_labels(path).table
+    except UserError as error:
+        assert "\n" not in str(error)[:200]
+    else:
+        pd.testing.assert_frame_equal(check_labels(table), table)
+
+
 def test_an_export_without_an_answer_holds_no_labels(tmp_path):
     with pytest.raises(UserError, match="holds no labels"):
         read(tmp_path, {"data": {"symbol": "NQ", "window_start": "2024-03-08T19:00:00Z"}})
@@ -181,7 +218,7 @@ def test_an_export_without_an_answer_holds_no_labels(tmp_path):
 
 def test_csv_that_breaks_a_rule_is_refused_with_the_row(table, tmp_path):
     path = tmp_path / "labels.csv"
-    write_csv(table, path)
+    write_table(table, path)
     path.write_text(path.read_text().replace(",40,45,", ",40,450,"))
     with pytest.raises(UserError, match=r"labels.csv breaks the rules .*row 1: span 40..450"):
         load_labels(path)

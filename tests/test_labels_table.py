@@ -128,6 +128,18 @@ def test_a_stamp_that_is_no_time_is_a_sentence(good):
         check_labels(good.assign(window_start="teatime"))
 
 
+def test_stamps_may_differ_in_how_fine_they_are(good):
+    texts = ["2024-05-01T10:00:00+00:00", "2024-05-01T10:00:00.123+00:00", None, "2024-05-01T12:00:00+02:00"]
+    read = check_labels(good.assign(labelled_at=texts))["labelled_at"]
+    assert read[0] == read[3] and read[1] - read[0] == pd.Timedelta("123ms") and pd.isna(read[2])
+
+
+@pytest.mark.parametrize("stamp", ["teatime", 0, 2.5, "0001-01-01", {"at": 1}])
+def test_a_time_of_labelling_that_is_no_time_is_a_sentence(good, stamp):
+    with pytest.raises(UserError, match=r"row 2: labelled_at = .* is not a time like 2024"):
+        check_labels(good.assign(labelled_at=[None, stamp, None, None]))
+
+
 def test_the_older_layout_brings_its_own_bars(older, tmp_path, tiny):
     older.to_parquet(tmp_path / "old.parquet")
     labels = load_labels(tmp_path / "old.parquet")

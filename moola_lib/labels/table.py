@@ -83,7 +83,9 @@ def load_labels(path, frame=None, *, symbol=None):
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} does not exist; give a file with labels (.parquet, .csv or .json)")
-    table, own = _read_frame(path, frame, symbol), None
+    from moola_lib.labels.exchange import read_frame  # it writes and reads tables as they are here
+
+    table, own = read_frame(path, frame, symbol=symbol), None
     if table.empty:
         raise UserError(f"{path} holds no labels")
     if "window_start" not in table.columns and "features" in table.columns:
@@ -126,20 +128,6 @@ def save_labels(table, path):
     """Write a checked table as parquet, atomically."""
     with replace_atomically(path) as temporary:
         table.to_parquet(temporary, index=False)
-
-
-def _read_frame(path, frame, symbol):
-    """Return what a file holds, unchecked, by the ending of its name; anything else is read as parquet."""
-    if path.suffix in (".csv", ".json"):
-        from moola_lib.labels import exchange
-
-        if path.suffix == ".csv":
-            return exchange.read_csv(path)
-        return exchange.read_label_studio(path, frame, symbol=symbol)
-    try:
-        return pd.read_parquet(path)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as parquet: {error}") from error
 
 
 def check_labels(frame, *, source="the label table", window_bars=WINDOW_BARS):
@@ -328,10 +316,15 @@ def _refuse_naive(stamps, source):
 
 def _to_utc(stamps, source):
     """Return a column of stamps as UTC; naive stamps are read as UTC."""
-    try:
-        return pd.to_datetime(stamps, utc=True).dt.as_unit("ns")
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{source}: a stamp cannot be read as a time ({error})") from error
+    if not isinstance(stamps.dtype, pd.DatetimeTZDtype):
+        stamps = stamps.map(str, na_action="ignore")  # texts may differ in how fine they are
+    read = pd.to_datetime(stamps, utc=True, format="ISO8601", errors="coerce")
+    read = read.where(read.dt.year.between(1700, 2200)).dt.as_unit("ns")  # nanoseconds hold 1678 to 2261
+    for row in np.flatnonzero(read.isna() & stamps.notna()):
+        raise UserError(
+            f"{source}: row {row + 1}: {stamps.name} = {stamps[row]!r} is not a time like 2024-03-05T15:00Z"
+        )
+    return read
 
 
 def _show(value):

@@ -5,8 +5,6 @@ from pathlib import Path
 from moola_lib.errors import UserError
 from moola_lib.runs.terminal import open_console, say_count
 
-ENDINGS = (".parquet", ".csv", ".json")
-
 
 def convert_labels(source, output=None, *, bars=None, symbol=None, is_overwriting=False, stream=None):
     """Read labels, refuse violations, write them in the format of the output's ending, and print the audit's counts.
@@ -39,6 +37,7 @@ def convert_labels(source, output=None, *, bars=None, symbol=None, is_overwritin
         The labels break a rule, or the output cannot be written; then nothing is.
     """
     output = None if output is None else _check_output(Path(output), is_overwriting)
+    from moola_lib.labels.exchange import write_table
     from moola_lib.labels.table import load_labels, stamp_labels
     from moola_lib.market import load_bars
 
@@ -52,13 +51,15 @@ def convert_labels(source, output=None, *, bars=None, symbol=None, is_overwritin
             )
         labels = labels if frame is None else stamp_labels(labels, frame)
     if output is not None:
-        _write(labels.table, output, frame)
+        write_table(labels.table, output, frame)
     _print_audit(labels, source, output, stream)
     return labels.table
 
 
 def _check_output(output, is_overwriting):
     """Return the output; refuse what cannot be written to."""
+    from moola_lib.labels.exchange import ENDINGS
+
     if output.suffix not in ENDINGS:
         raise UserError(f"the output {output} has no known ending; give a name that ends in {', '.join(ENDINGS)}")
     if output.is_dir():
@@ -68,25 +69,13 @@ def _check_output(output, is_overwriting):
     return output
 
 
-def _write(table, output, frame):
-    """Write the table in the format of the output's ending."""
-    from moola_lib.labels import exchange, save_labels
-
-    if output.suffix == ".json":
-        exchange.write_label_studio(table, output, frame)
-    elif output.suffix == ".csv":
-        exchange.write_csv(table, output)
-    else:
-        save_labels(table, output)
-
-
 def _print_audit(labels, source, output, stream):
     """Print what was counted, where the labels are, and what Label Studio needs beside them."""
     from rich.table import Table
     from rich.text import Text
 
     from moola_lib.labels import audit_labels
-    from moola_lib.labels.exchange import LABEL_STUDIO_CONFIG
+    from moola_lib.labels.label_studio import LABEL_STUDIO_CONFIG
 
     console = open_console(stream)
     table = Table(title=f"Labels of {Path(source).name}", title_justify="left", title_style="bold", header_style="bold")

@@ -56,6 +56,7 @@ def test_without_an_output_labels_are_checked(folder, tmp_path, capsys):
     ("words", "sentence"),
     [
         (["absent.csv"], "absent.csv does not exist"),
+        (["."], ". is a folder; give the file"),
         (["labels.parquet", "-o", "out.xlsx"], "no known ending"),
         (["labels.parquet", "-o", "bars.parquet"], "bars.parquet exists; choose another name"),
         (["old.parquet", "-o", "out.csv"], "older layout, without time stamps; give the bars"),

@@ -12,7 +12,15 @@ from moola_lib.labels.targets import WINDOW_BARS
 from moola_lib.market.segments import ZONE
 
 OPEN_HOUR = 18  # New York
-N_CHANCE = 50  # other windows whose surges are laid over each window
+N_CHANCE, MOST_PAIRS = 50, 20_000  # other windows whose surges are laid over each window; of all windows together
+
+COUNTED = ("labelled", "found", "surges", "right", "same", "window")  # in one window
+FIGURES = {
+    "recall": ("found", "labelled"),
+    "precision": ("right", "surges"),
+    "same state": ("same", "found"),
+    "surges per window": ("surges", "window"),
+}
 
 
 def compare_with_rule(
@@ -46,7 +54,8 @@ def compare_with_rule(
     surges = find_surges(frame, rule, max_gap_minutes=max_gap_minutes)
     own = [_surges_of(place, surges) for place in windows.place]
     counts = np.array([_count(windows, row, own[row], tolerance_bars) for row in range(len(windows))])
-    steps = np.unique(np.linspace(1, len(windows) - 1, N_CHANCE).astype(int)) if len(windows) > 1 else []
+    n_steps = min(N_CHANCE, 1 + MOST_PAIRS // len(windows))
+    steps = np.unique(np.linspace(1, len(windows) - 1, n_steps).astype(int)) if len(windows) > 1 else []
     moved = [
         [_count(windows, row, own[(row + step) % len(windows)], tolerance_bars) for row in range(len(windows))]
         for step in steps
@@ -55,15 +64,12 @@ def compare_with_rule(
     weights = day_block_weights(windows.day, n_bootstrap=n_bootstrap, seed=seed)
     total, resampled = counts.sum(axis=0), weights @ counts
     rows = []
-    for figure, (part, whole) in FIGURES.items():
+    for figure, names in FIGURES.items():
+        part, whole = map(COUNTED.index, names)
         ends = interval(_ratio(resampled[:, part], resampled[:, whole]))
         chance = float(_ratio(by_chance[part], by_chance[whole]))
         rows.append((figure, float(_ratio(total[part], total[whole])), *ends, chance, int(total[whole])))
     return pd.DataFrame(rows, columns=["figure", "value", "low", "high", "chance", "n"])
-
-
-COUNTED = ("labelled", "found", "surges", "right", "same", "window")
-FIGURES = {"recall": (1, 0), "precision": (3, 2), "same state": (4, 1), "surges per window": (2, 5)}
 
 
 def balance_by_group(windows, frame, starts):

@@ -83,6 +83,8 @@ def load_labels(path, frame=None, *, symbol=None):
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path} does not exist; give a file with labels (.parquet, .csv or .json)")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the file in it that holds the labels")
     from moola_lib.labels.exchange import read_frame  # it writes and reads tables as they are here
 
     table, own = read_frame(path, frame, symbol=symbol), None

@@ -49,6 +49,8 @@ def _run_command(arguments, models):
         return _run(arguments, models)
     if arguments.command == "import":
         return _import(arguments)
+    if arguments.command == "labels":
+        return _labels(arguments)
     if arguments.command == "predict":
         return _predict(arguments)
     if arguments.command == "evaluate":
@@ -158,6 +160,14 @@ def _import(arguments):
 
     reading = _given(arguments, "tz", "stamp", "symbol", "scale", "drop_budget")
     import_bars(arguments.files, arguments.output, is_overwriting=arguments.overwrite, **reading)
+    return 0
+
+
+def _labels(arguments):
+    from moola_lib.runs.converting import convert_labels
+
+    options = _given(arguments, "bars", "symbol")
+    convert_labels(arguments.source, arguments.output, is_overwriting=arguments.overwrite, **options)
     return 0
 
 

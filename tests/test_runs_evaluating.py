@@ -13,7 +13,7 @@ from moola_lib.cli import main
 from moola_lib.evaluation.walk_forward import FIGURES
 from moola_lib.features import build_features
 from moola_lib.features.drift import describe_distributions
-from moola_lib.labels import labels_from_planted, load_labels, save_labels
+from moola_lib.labels import check_labels, labels_from_planted, load_labels, save_labels
 from moola_lib.market import save_bars, simulate_bars, trade_dates
 from moola_lib.runs.evaluating import evaluate_bars
 from moola_lib.runs.models import label_mark, read_card
@@ -60,6 +60,14 @@ def test_it_prints_what_the_detections_are_worth(here, market, capsys):
     every = told["detections"].set_index("group").loc["all"]
     assert every["n_labelled"] == N_LABELS and every["n_found"] > 0
     assert (told["drift"]["psi"] == 0).all()
+
+
+def test_every_expansion_of_a_window_is_to_be_found(here):
+    table = load_labels(here / "labels.parquet").table
+    further = table.assign(expansion_start=90, expansion_end=95)
+    save_labels(check_labels(pd.concat([table, further])), here / "labels.parquet")
+    told = evaluate_bars("bars.parquet", "first", "labels.parquet", threshold=0.1)
+    assert told["detections"].set_index("group").loc["all", "n_labelled"] == 2 * N_LABELS
 
 
 def test_days_that_the_model_was_trained_on_are_left_out(here, market, capsys):

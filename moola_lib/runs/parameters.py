@@ -95,7 +95,12 @@ class LabelGeneration(NotebookParameters):
 
     labels: Text | None = Field(
         None,
-        description="parquet with labels; null: planted ones, or proposals on real bars",
+        description="parquet, CSV or Label Studio JSON; null: planted labels, or proposals on real bars",
+        json_schema_extra=IS_PATH,
+    )
+    predictions: Text | None = Field(
+        None,
+        description="predictions.npz of a run of 04, to rank suspicious labels; null: leave it out",
         json_schema_extra=IS_PATH,
     )
     n_labels: int = Field(174, ge=10, le=100_000, description="windows to label where no table is given")
@@ -105,6 +110,8 @@ class LabelGeneration(NotebookParameters):
     min_bars: int = Field(5, ge=2, le=104, description="shortest proposed surge (bars)")
     max_bars: int = Field(30, ge=2, le=104, description="longest proposed surge (bars)")
     min_counter_atr: float = Field(1.0, ge=0, le=50, description="counter-move that makes a retracement (ATRs)")
+    max_compression: float = Field(1.0, ge=0, le=10, description="range over the usual one, of a consolidation")
+    n_bootstrap: int = Field(1000, ge=100, le=100_000, description="resamples of days for intervals")
 
     @model_validator(mode="after")
     def _check_lengths(self):

@@ -8,6 +8,7 @@ from plotly.subplots import make_subplots
 
 from moola_lib.figures.theme import GREY, SEQUENCE, style
 
+N_COLOURED = 6  # of trainings that go on side by side; more legend entries would take the room of the curves
 SYMBOLS = ("x", "cross", "star", "triangle-up", "triangle-down", "diamond", "square", "pentagon", "bowtie", "hexagram")
 
 
@@ -29,6 +30,59 @@ def curves_figure(lines, *, title, y, reference=None):
     if reference is not None:
         figure.add_hline(y=reference[1], line={"color": GREY, "dash": "dash"}, annotation_text=reference[0])
     return style(figure, title, x="epoch", y=y)
+
+
+def live_figure(trainings, n_epochs=None):
+    """Draw the losses of trainings that are under way: the latest to begin in colours, earlier ones grey.
+
+    Parameters
+    ----------
+    trainings : dict of str to list of dict
+        Label ("" where there is one only) to its epochs so far: `epoch`, and
+        losses whose names begin with `train_` or `validation_`.
+    n_epochs : int, optional
+        Right end of the axis.
+
+    Returns
+    -------
+    plotly Figure
+        Its traces are the validation losses of all earlier trainings, and the
+        training loss (dotted) and validation loss of N_COLOURED others: the same
+        number, in the same looks, however many there are yet.
+    """
+    labels = list(trainings)
+    earlier = [_curve(trainings[label], "validation_") for label in labels[:-N_COLOURED]]
+    x, y = ([value for curve in earlier for value in [*curve[k], None]] for k in (0, 1))
+    line = {"color": GREY, "width": 1}
+    figure = go.Figure(
+        go.Scatter(x=x, y=y, name=f"{len(earlier)} earlier", mode="lines", line=line, opacity=0.6, visible=bool(x))
+    )
+    shown = {k % N_COLOURED: label for k, label in list(enumerate(labels))[-N_COLOURED:]}
+    for k in range(N_COLOURED):
+        label = shown.get(k)
+        is_validated = label is not None and any(name.startswith("validation_") for name in trainings[label][-1])
+        for word, dash in (("training", "dot"), ("validation", "solid")):
+            x, y = _curve(trainings[label], word[:5]) if label is not None else ([], [])
+            trace = go.Scatter(
+                x=x,
+                y=y,
+                name=label or word,
+                visible=bool(x),
+                showlegend=not label or is_validated == (word == "validation"),
+                mode="lines+markers",
+                marker={"size": 5},
+                line={"color": SEQUENCE[k], "width": 2, "dash": dash},
+            )
+            figure.add_trace(trace)
+    style(figure, "Losses: validation solid, training dotted", x="epoch", y="loss")
+    # the whole way from the first, so that one sees how much is left
+    return figure.update_xaxes(range=None if n_epochs is None else [0.5, n_epochs + 0.5])
+
+
+def _curve(rows, prefix):
+    """Return (epochs, losses) of the loss whose name begins so; two empty lists where there is none."""
+    found = [(row["epoch"], value) for row in rows for name, value in row.items() if name.startswith(prefix)]
+    return [epoch for epoch, _ in found], [value for _, value in found]
 
 
 def baselines_figure(scores, names, baselines, *, title):

@@ -46,37 +46,50 @@ def live_figure(trainings, n_epochs=None):
     Returns
     -------
     plotly Figure
-        Its traces are the validation losses of all earlier trainings, and the
-        training loss (dotted) and validation loss of N_COLOURED others: the same
-        number, in the same looks, however many there are yet.
+        Its traces are those of `live_curves`.
+    """
+    first, *others = live_curves(trainings)
+    figure = go.Figure(go.Scatter(mode="lines", line={"color": GREY, "width": 1}, opacity=0.6, **first))
+    for k, curve in enumerate(others):
+        line = {"color": SEQUENCE[k // 2], "width": 2, "dash": "solid" if k % 2 else "dot"}
+        figure.add_trace(go.Scatter(mode="lines+markers", marker={"size": 5}, line=line, **curve))
+    style(figure, "Losses: validation solid, training dotted", x="epoch", y="loss")
+    return figure.update_xaxes(range=live_range(n_epochs))
+
+
+def live_curves(trainings):
+    """Return what changes in the traces of `live_figure` as trainings go on.
+
+    Parameters
+    ----------
+    trainings : dict of str to list of dict
+
+    Returns
+    -------
+    list of dict
+        `x`, `y`, `name`, `visible` and `showlegend` of the validation losses of
+        all earlier trainings, then of the training loss and the validation loss
+        of N_COLOURED others: the same number, in the same places, however many
+        there are yet.
     """
     labels = list(trainings)
     earlier = [_curve(trainings[label], "validation_") for label in labels[:-N_COLOURED]]
     x, y = ([value for curve in earlier for value in [*curve[k], None]] for k in (0, 1))
-    line = {"color": GREY, "width": 1}
-    figure = go.Figure(
-        go.Scatter(x=x, y=y, name=f"{len(earlier)} earlier", mode="lines", line=line, opacity=0.6, visible=bool(x))
-    )
+    curves = [{"x": x, "y": y, "name": f"{len(earlier)} earlier", "visible": bool(x), "showlegend": True}]
     shown = {k % N_COLOURED: label for k, label in list(enumerate(labels))[-N_COLOURED:]}
     for k in range(N_COLOURED):
-        label = shown.get(k)
-        is_validated = label is not None and any(name.startswith("validation_") for name in trainings[label][-1])
-        for word, dash in (("training", "dot"), ("validation", "solid")):
-            x, y = _curve(trainings[label], word[:5]) if label is not None else ([], [])
-            trace = go.Scatter(
-                x=x,
-                y=y,
-                name=label or word,
-                visible=bool(x),
-                showlegend=not label or is_validated == (word == "validation"),
-                mode="lines+markers",
-                marker={"size": 5},
-                line={"color": SEQUENCE[k], "width": 2, "dash": dash},
-            )
-            figure.add_trace(trace)
-    style(figure, "Losses: validation solid, training dotted", x="epoch", y="loss")
-    # the whole way from the first, so that one sees how much is left
-    return figure.update_xaxes(range=None if n_epochs is None else [0.5, n_epochs + 0.5])
+        label = shown.get(k, "")
+        own = {word: _curve(trainings.get(label, []), word[:5]) for word in ("training", "validation")}
+        for word, (x, y) in own.items():
+            is_alone = word == "validation" or not own["validation"][0]
+            is_told = {"name": label or word, "showlegend": not label or is_alone}
+            curves.append({"x": x, "y": y, "visible": k in shown and bool(x), **is_told})
+    return curves
+
+
+def live_range(n_epochs):
+    """Return the range of the epochs: the whole way from the first, so that one sees how much is left."""
+    return None if n_epochs is None else [0.5, n_epochs + 0.5]
 
 
 def _curve(rows, prefix):

@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 from IPython import get_ipython
 from IPython.display import display
 
-from moola_lib.figures.training import live_figure
+from moola_lib.figures.training import live_curves, live_figure, live_range
 
-SHARE = 0.01  # of a training's time that drawing it may take
+SHARE = 0.005  # of a training's time that drawing it may take
 SECONDS_BETWEEN_DRAWINGS = 0.25  # more cannot be followed
 STOP, STOPPING = "Stop after this epoch", "Stopping…"
 
@@ -105,11 +105,9 @@ class LiveTraining:
     def _draw(self):
         """Show the latest line and all curves, in a message each."""
         self.line.value = self._said
-        drawn = live_figure(self.trainings, self._n_epochs)
         with self.figure.batch_update():
-            for new, old in zip(drawn.data, self.figure.data, strict=True):
-                old.x, old.y, old.name = new.x, new.y, new.name
-                old.visible, old.showlegend = new.visible, new.showlegend
-            self.figure.layout.xaxis.range = drawn.layout.xaxis.range
+            for trace, curve in zip(self.figure.data, live_curves(self.trainings), strict=True):
+                trace.update(curve, overwrite=True)
+            self.figure.layout.xaxis.range = live_range(self._n_epochs)
             # the first drawing comes before the page has room for it, see `overview`
             self.figure.layout.autosize = True if self._next_drawing else None

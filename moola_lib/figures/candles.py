@@ -64,10 +64,12 @@ def window_figure(
         if span is not None:
             figure.add_vrect(x0=span[0] - 0.5, x1=span[1] + 0.5, fillcolor=colour, line_width=0, layer="below")
             figure.add_trace(_legend_entry(f"{name} {span[0]}–{span[1]}", GREEN if name == "labelled" else ORANGE))
+    likely = {"color": ORANGE, "width": 4}
     for low, high in intervals:
-        line = {"color": ORANGE, "width": 4}
         place = {"y0": 0.03, "y1": 0.03, "yref": "y domain", "x0": low - 0.5, "x1": high + 0.5}
-        figure.add_shape(type="line", line=line, **place, row=1, col=1)
+        figure.add_shape(type="line", line=likely, **place, row=1, col=1)
+    if len(intervals):
+        figure.add_trace(go.Scatter(x=[None], y=[None], mode="lines", name="likely edges", line=likely), row=1, col=1)
     row = 2
     if heat:
         figure.add_trace(_heat_strip(bars, heat), row=row, col=1)

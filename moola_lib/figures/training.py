@@ -51,8 +51,9 @@ def live_figure(trainings, n_epochs=None):
     first, *others = live_curves(trainings)
     figure = go.Figure(go.Scatter(mode="lines", line={"color": GREY, "width": 1}, opacity=0.6, **first))
     for k, curve in enumerate(others):
-        line = {"color": SEQUENCE[k // 2], "width": 2, "dash": "solid" if k % 2 else "dot"}
-        figure.add_trace(go.Scatter(mode="lines+markers", marker={"size": 5}, line=line, **curve))
+        width, dash = (2, "solid") if k % 2 else (1, "dot")
+        line = {"color": SEQUENCE[k // 2], "width": width, "dash": dash}
+        figure.add_trace(go.Scatter(mode="lines+markers", marker={"size": 2 + 1.5 * width}, line=line, **curve))
     style(figure, "Losses: validation solid, training dotted", x="epoch", y="loss")
     return figure.update_xaxes(range=live_range(n_epochs))
 

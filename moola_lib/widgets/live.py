@@ -46,7 +46,10 @@ class LiveTraining:
         self.trainings = {}
         self._n_epochs, self._said, self._next_drawing = None, "", 0.0
         self.stop = widgets.Button(
-            description=STOP, icon="stop", tooltip="end the training after its epoch, saved", layout={"width": "auto"}
+            description=STOP,
+            icon="stop",
+            tooltip="end the training after its epoch, saved",
+            layout={"width": "auto", "flex": "0 0 auto"},
         )
         self.line = widgets.Label()
         self.stop.on_click(self._stop)

@@ -126,6 +126,9 @@ FIGURES = {
     "curves_figure": lambda frame: training.curves_figure(
         {"train": [3.0, 2.0], "validation": [3.1, 2.2]}, title="t", y="loss", reference=("mean", 2.5)
     ),
+    "live_figure": lambda frame: training.live_figure(
+        {name: [{"epoch": 1, "train_loss": 0.5, "validation_loss": 0.4}] for name in "abcdefgh"}, 3
+    ),
     "reconstruction_figure": lambda frame: pretraining.reconstruction_figure(
         *RNG.random((3, 105)), RNG.random(105) < 0.2, "range_z", title="t"
     ),

@@ -80,7 +80,7 @@ def answer(session, start=50, end=57, label="consolidation"):
 def test_answers_land_in_the_table_and_the_next_window_opens(begin, path):
     session = begin()
     asked = [answer(session, 40 + k) for k in range(3)]
-    assert asked == ["w00", "w01", "w02"] and session.visit.window_id == "w03" and session.upcoming == "w04"
+    assert asked == ["w00", "w01", "w02"] and session.visit.window_id == "w03" and session.upcoming.window_id == "w04"
     table = session.compact()[0]
     assert table["expansion_start"].tolist() == [40, 41, 42] and load_labels(path).table.equals(table)
 
@@ -312,7 +312,7 @@ def test_answers_that_differ_most_come_first_whoever_gave_them(begin):
     answer(bob, 41, 56, "retracement")  # edges 0 and 10 bars off
     answer(bob, 42, 47, "consolidation")  # another state
     session = begin(order="disagreements")
-    assert session.visit.window_id == "w02" and session.upcoming == "w01"
+    assert session.visit.window_id == "w02" and session.upcoming.window_id == "w01"
     assert session.progress()["n_total"] == 2
     answer(session)
     answer(session)

@@ -93,10 +93,13 @@ class LabellingSession:
 
     @property
     def upcoming(self):
-        """Window id of what comes after the visit at hand, or None."""
-        if self._at + 1 < len(self.visits):
-            return self.visits[self._at + 1].window_id
-        return self._next.window_id if self._next else None
+        """The Visit after the one at hand, or None."""
+        return self.visits[self._at + 1] if self._at + 1 < len(self.visits) else self._next
+
+    @property
+    def has_fixed_queue(self):
+        """Whether exactly these windows were asked for."""
+        return self._only is not None
 
     def window_start(self, window_id):
         """Return the stamp of a window's bar 0."""

@@ -376,6 +376,7 @@ function render({ model, el }) {
     const left = 6, right = width - 66, top = 36, bottom = height - 24, step = (right - left) / n;
     const x = (at) => left + (at - first) * step;
     frame = { left, first, step, x };
+    canvas.dataset.first = first;
     const stop = hidden + seen - first + 1; // candles from `hidden` on and before `stop` are drawn
     const low = Math.min(...bars.low.slice(hidden, stop)), high = Math.max(...bars.high.slice(hidden, stop));
     const air = 0.06 * (high - low) || 1, y = (price) => bottom - ((price - low + air) / (high - low + 2 * air)) * (bottom - top);

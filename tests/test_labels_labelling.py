@@ -247,7 +247,7 @@ def test_a_skipped_window_is_asked_another_day(begin):
     assert session.visit.window_id == "w01"
     while session.visit:
         answer(session)
-    assert "1 you skipped" in session.remark() and session.act("save") == session.remark()
+    assert "but for 1 skipped" in session.remark() and session.act("save") == session.remark()
     assert begin().visit.window_id == "w00"
 
 
@@ -288,7 +288,7 @@ def test_another_order_keeps_a_window_that_was_begun(begin):
     assert session.visit.window_id == "w01"  # untouched, it gave way
     with pytest.raises(UserError, match="no order 'best'"):
         session.act("order", value="best")
-    assert session.order == "time"
+    assert session.queue.order == "time"
 
 
 def test_the_most_uncertain_come_first(proposals):
@@ -360,7 +360,7 @@ def test_the_last_windows_are_shared_rather_than_left(begin):
 
 def test_windows_without_bars_are_left_out_and_counted(begin):
     session = begin(has_bars=lambda windows: windows["window_id"] > "w04")
-    assert session.n_without_bars == 5 and session.visit.window_id == "w05"
+    assert session.queue.n_without_bars == 5 and session.visit.window_id == "w05"
     with pytest.raises(UserError, match="none of the 20 windows lies in the bars"):
         begin(has_bars=lambda windows: np.zeros(len(windows), bool))
 
@@ -398,7 +398,7 @@ def test_a_full_disk_changes_nothing_in_memory_either(begin, path, monkeypatch):
             continue  # the first window: nothing to write
         with pytest.raises(UserError, match="No space left on device"):
             session.act(action, **arguments)
-        assert session.visit.draft == before and session.visit.window_id == "w00" and session.hours == "all"
+        assert session.visit.draft == before and session.visit.window_id == "w00" and session.queue.hours == "all"
     monkeypatch.undo()
     assert answer(session) == "w00"
 

@@ -236,7 +236,7 @@ def test_the_browser_edits_as_python_does():
 
     rng = random.Random(17)
     histories = [draw_actions(rng, 30) for _ in range(200)]
-    source = base64.b64encode(Path(module.__file__).with_name("studio.js").read_bytes()).decode()
+    source = base64.b64encode(Path(module.__file__).with_name("studio_drafts.js").read_bytes()).decode()
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
         tab = chromium.new_page()

@@ -3,19 +3,17 @@
 import time
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
 import pandas as pd
 
 from moola_lib import __version__
 from moola_lib.errors import UserError
 from moola_lib.labels.drafts import Draft, draft_of_rows, edit
 from moola_lib.labels.journal import Journal, compact, gather_labellings, read_journals
-from moola_lib.labels.queue import draw_repeat, in_hours, order_windows
+from moola_lib.labels.queue import WindowQueue
 from moola_lib.labels.targets import WINDOW_BARS
 from moola_lib.labels.visits import Visit, replay_visits
 
 REPEAT_SHARE = 0.1
-REPEAT_AFTER = 10  # questions between an answer and the same question again
 BUSY_MINUTES = 30  # so long a window that somebody else opened is left to them
 IDLE_SECONDS = 60.0  # a longer pause between two actions counts as this much work
 
@@ -52,8 +50,9 @@ class LabellingSession:
     ----------
     visits : list of Visit
         Those before, the one at hand, those one came back from.
-    n_without_bars : int
-        Windows that are left out because they cannot be looked at.
+    queue : WindowQueue
+    n_saved : int
+        Answers given in this session.
 
     Raises
     ------
@@ -68,20 +67,18 @@ class LabellingSession:
         if not str(annotator).strip():
             raise UserError("annotator is empty; say who is labelling")
         self.path, self.annotator = path, str(annotator).strip()
-        self.order, self.hours = order, hours
         self.is_blind, self.is_replay, self.is_deciding = bool(is_blind), bool(is_replay), bool(is_deciding)
-        self._repeat_share, self._seed, self._clock = repeat_share, seed, clock
-        self._only = None if window_ids is None else [str(each) for each in window_ids]
-        self._journal = Journal(path, self.annotator)
+        self._journal, self._clock = Journal(path, self.annotator), clock
         self._touched, self._worked, self.n_saved = clock(), 0.0, 0
-        events = self.compact()[1]
-        self._gather_windows(proposals, has_bars)
+        table, events = compact(path)
+        self.queue = WindowQueue(
+            proposals, gather_labellings(table, events), annotator=self.annotator, order=order, hours=hours,
+            only=window_ids, has_bars=has_bars, repeat_share=repeat_share, seed=seed,
+        )  # fmt: skip
         self.visits = [visit for visit in replay_visits(events, self.annotator) if self._resumes(visit)]
         self.visits.sort(key=lambda visit: visit.saved is None)  # what was left unfinished comes last: go on there
-        self._done_here = set()
-        self._queue = self._lay_out()
         is_unfinished = bool(self.visits) and self.visits[-1].saved is None
-        self._at, self._next = len(self.visits) - is_unfinished, None
+        self._at = len(self.visits) - is_unfinished
         self._prepare_next()
         if not is_unfinished:
             self._open_next()
@@ -96,14 +93,9 @@ class LabellingSession:
         """The Visit after the one at hand, or None."""
         return self.visits[self._at + 1] if self._at + 1 < len(self.visits) else self._next
 
-    @property
-    def has_fixed_queue(self):
-        """Whether exactly these windows were asked for."""
-        return self._only is not None
-
     def window_start(self, window_id):
         """Return the stamp of a window's bar 0."""
-        return self._windows.loc[window_id, "window_start"]
+        return self.queue.windows.loc[window_id, "window_start"]
 
     def opinions(self):
         """Return what others say of the window at hand, as far as it may be seen.
@@ -116,9 +108,8 @@ class LabellingSession:
         visit = self.visit
         if visit is None or (self.is_blind and visit.saved is None):
             return []
-        frames = [self._proposals.assign(labelling="proposal")]
-        if visit.saved is not None:
-            frames.append(self._labellings[self._labellings["labelling"] != visit.labelling])
+        answers = self.queue.labellings
+        frames = [self.queue.proposals] + ([answers[answers["labelling"] != visit.labelling]] if visit.saved else [])
         rows = [row for frame in frames for row in frame[frame["window_id"] == visit.window_id].to_dict("records")]
         return [
             {
@@ -135,12 +126,12 @@ class LabellingSession:
 
         The last two are None before the first answer.
         """
-        left = sum(not self._is_done(each) for each in self._queue)
+        left, total = self.queue.n_left(), len(self.queue.ids)
         rate = 3600 * self.n_saved / self._worked if self.n_saved and self._worked > 0 else None
         return {
             "n_saved": self.n_saved,
-            "n_done": len(self._queue) - left,
-            "n_total": len(self._queue),
+            "n_done": total - left,
+            "n_total": total,
             "per_hour": None if rate is None else round(rate),
             "minutes_left": None if rate is None else round(60 * left / rate),
         }
@@ -149,16 +140,14 @@ class LabellingSession:
         """Return one sentence on the window at hand, or on why there is none; "" where there is nothing to say."""
         if self.visit is not None:
             return self.visit.draft.warning() or ""
-        where = "" if self.hours == "all" else f" in {self.hours} hours"
-        if not self._queue:
-            what = "no window has answers that differ" if self.order == "disagreements" else "there is no window"
+        queue = self.queue
+        where = "" if queue.hours == "all" else f" in {queue.hours} hours"
+        if not queue.ids:
+            what = "no window has answers that differ" if queue.order == "disagreements" else "there is no window"
             return f"Nothing to label: {what}{where}. Choose another order, or other hours."
-        skipped = [each for each in self._queue if not self._is_done(each)]
-        if skipped:
-            return (
-                f"Done: what is left of this queue are the {len(skipped)} you skipped; open the studio again for them."
-            )
-        return f"Done: all {len(self._queue)} windows of this queue{where} are labelled."
+        if queue.n_left():
+            return f"Done, but for {queue.n_left()} skipped; open the studio again for the rest."
+        return f"Done: all {len(queue.ids)} windows of this queue{where} are labelled."
 
     def act(self, action, **arguments):
         """Do one action: first on disk, then in memory; where that fails nothing has changed.
@@ -207,10 +196,7 @@ class LabellingSession:
             The table cannot be written; the answers are in the journal.
         """
         table, events = compact(self.path)
-        self._labellings = gather_labellings(table, events)
-        answers = self._labellings[~self._labellings["source"].fillna("").str.startswith("proposal")]
-        own = answers[answers["annotator"] == self.annotator].drop_duplicates("labelling")
-        self._answered, self._own = set(answers["window_id"]), own["window_id"].tolist()
+        self.queue.update(gather_labellings(table, events))
         return table, events
 
     def close(self):
@@ -239,7 +225,7 @@ class LabellingSession:
     def _take(self):
         if self.is_blind and self.visit.saved is None:
             return "blind: what is proposed stays hidden until you have saved"
-        rows = self._proposals[self._proposals["window_id"] == self.visit.window_id]
+        rows = self.queue.proposals[self.queue.proposals["window_id"] == self.visit.window_id]
         if rows.empty:
             return "nothing is proposed for this window"
         return self._put("take", draft_of_rows(rows))
@@ -255,18 +241,15 @@ class LabellingSession:
         if problem:
             return f"not saved: {problem}"
         if visit.draft != visit.saved:
-            row = self._windows.loc[visit.window_id]
-            is_first = visit.saved is None
+            row = self.queue.windows.loc[visit.window_id]
+            is_new = visit.saved is None
             self._note(
                 "save", symbol=row["symbol"], window_start=row["window_start"], rows=visit.draft.rows(),
                 seconds=round(visit.seconds, 1), mode=self._mode(), tool_version=__version__,
                 is_repeat=visit.is_repeat, is_deciding=self.is_deciding,
             )  # fmt: skip
-            self.n_saved += is_first
-            self._answered.add(visit.window_id)
-            if is_first:
-                self._own.append(visit.window_id)
-        self._done_here.add(visit.window_id)
+            self.n_saved += is_new
+            self.queue.mark_answered(visit.window_id, is_new=is_new)
         return self._go_on()
 
     def _skip(self):
@@ -297,15 +280,13 @@ class LabellingSession:
 
     def _lay_out_anew(self, **changed):
         """Take another order or other hours; an untouched window at hand gives way, a begun one is finished first."""
-        before = self.order, self.hours
-        vars(self).update(changed)
+        before = {"order": self.queue.order, "hours": self.queue.hours}
+        self.queue.rearrange(**changed)
         try:
-            queue = self._lay_out()
-            self._journal.append("queue", order=self.order, hours=self.hours)
+            self._journal.append("queue", order=self.queue.order, hours=self.queue.hours)
         except UserError:
-            self.order, self.hours = before
+            self.queue.rearrange(**before)
             raise
-        self._queue = queue
         last = self.visits[-1] if self.visits else None
         if last is not None and last is self.visit and last.draft == Draft() and last.saved is None:
             self.visits.pop()
@@ -313,54 +294,15 @@ class LabellingSession:
         if self.visit is None:
             self._open_next()
 
-    def _gather_windows(self, proposals, has_bars):
-        """Keep the windows that can be looked at, of the proposals and of the answers."""
-        names = ["window_id", "symbol", "window_start"]
-        frames = [frame[names] for frame in (proposals, self._labellings) if len(frame)]
-        if not frames:
-            raise UserError("there is nothing to label: no proposals are given, and the table is empty")
-        windows = pd.concat(frames, ignore_index=True).drop_duplicates("window_id")
-        is_kept = np.ones(len(windows), bool) if has_bars is None else np.asarray(has_bars(windows), bool)
-        self.n_without_bars = int((~is_kept).sum())
-        if not is_kept.any():
-            raise UserError(f"none of the {len(windows)} windows lies in the bars; give the bars they were made on")
-        self._windows = windows[is_kept].set_index("window_id")
-        self._proposals = proposals[proposals["window_id"].isin(self._windows.index)]
-
-    def _lay_out(self):
-        """Return the queue of the order and hours chosen."""
-        if self._only is not None:
-            unknown = [each for each in self._only if each not in self._windows.index]
-            if unknown:
-                raise UserError(f"{len(unknown)} of the windows asked for are not to be had, {unknown[0]} for one")
-            return self._only
-        ids = order_windows(self._proposals, self.order, labellings=self._labellings, seed=self._seed)
-        windows = self._windows.loc[[each for each in ids if each in self._windows.index]]
-        return windows.index[in_hours(windows, self.hours)].tolist()
-
-    def _is_done(self, window_id):
-        """Return whether a window of the queue has the answer that is wanted."""
-        asks_again = self._only is not None or self.order == "disagreements"
-        return window_id in (self._done_here if asks_again else self._answered)
-
     def _resumes(self, visit):
         """Return whether a visit of the journals is one to come back to."""
         is_begun = visit.saved is not None or (visit.draft != Draft() and not visit.is_skipped)
-        return is_begun and visit.window_id in self._windows.index
+        return is_begun and visit.window_id in self.queue.windows.index
 
     def _prepare_next(self):
         """Choose what comes after the last visit, so that it can be fetched ahead."""
-        here = {visit.window_id for visit in self.visits if visit.saved is None}  # at hand, or skipped
-        wanted = [each for each in self._queue if not self._is_done(each) and each not in here]
-        elsewhere = self._busy_elsewhere()
-        chosen = next((each for each in wanted if each not in elsewhere), next(iter(wanted), None))
-        again = None
-        if self._only is None and chosen is not None:
-            lately = {visit.window_id for visit in self.visits[-REPEAT_AFTER:]}
-            once = [each for each in self._own if self._own.count(each) == 1 and each not in lately]
-            once = [each for each in once if each in self._windows.index]
-            again = draw_repeat(once, share=self._repeat_share, seed=self._seed, n_asked=len(self.visits))
-        self._next = None if chosen is None else Visit(again or chosen, is_repeat=again is not None)
+        chosen = self.queue.choose(self.visits, self._busy_elsewhere())
+        self._next = None if chosen is None else Visit(chosen[0], is_repeat=chosen[1])
 
     def _busy_elsewhere(self):
         """Return the windows that others answered, or opened not long ago."""

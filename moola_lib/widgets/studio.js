@@ -1,91 +1,5 @@
-// The label studio's view: one canvas of candles, keys, mouse and touch. Every edit is drawn at once and sent to
-// Python (moola_lib/labels), which writes it to the journal and answers with what holds. Where the two differ, Python is right.
-
-const LAST = 104, INNER = [30, 74], UNSURE_BARS = 2;
-const EMPTY = { start: null, end: null, label: null, start_low: null, start_high: null, end_low: null, end_high: null };
-const NO_DRAFT = { spans: [], active: 0, edge: "start", is_none: false };
-const clip = (value, low, high) => Math.min(Math.max(value, low), high);
-const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
-
-// ---- edits: the same as labels/drafts.py, and tested against it --------------------------------------------
-
-const within = (span, edge, at) =>
-  clip(at, edge === "end" && span.start !== null ? span.start : 0, edge === "start" && span.end !== null ? span.end : LAST);
-
-function trim(span) {
-  const trimmed = { ...span };
-  if (span.start_high !== null && span.end !== null) trimmed.start_high = Math.min(span.start_high, span.end);
-  if (span.end_low !== null && span.start !== null) trimmed.end_low = Math.max(span.end_low, span.start);
-  return trimmed;
-}
-
-function put(span, edge, at) {
-  const other = edge === "start" ? "end" : "start";
-  const moved = { ...span, [edge]: at, [`${edge}_low`]: null, [`${edge}_high`]: null };
-  const isPassed = moved[other] !== null && (edge === "start" ? moved.end < at : moved.start > at);
-  return trim(isPassed ? { ...moved, [other]: at, [`${other}_low`]: null, [`${other}_high`]: null } : moved);
-}
-
-function change(draft, index, edge, how) {
-  const spans = draft.spans.length ? [...draft.spans] : [EMPTY];
-  const active = Math.min(index ?? draft.active, spans.length - 1);
-  spans[active] = how(spans[active]);
-  return { spans, active, edge, is_none: false };
-}
-
-const hasEdge = (draft) => draft.spans.length > 0 && draft.spans[draft.active][draft.edge] !== null;
-const bar = (at) => clip(at, 0, LAST);
-
-export const edits = {
-  start: (draft, { at, index }) => change(draft, index, "start", (span) => put(span, "start", bar(at))),
-  end: (draft, { at, index }) => change(draft, index, "end", (span) => put(span, "end", bar(at))),
-  span: (draft, { start, end, index }) => {
-    const [low, high] = [bar(start), bar(end)].sort((a, b) => a - b);
-    return change(draft, index, "end", (span) => put(put(span, "start", low), "end", high));
-  },
-  label: (draft, { label }) => change(draft, null, draft.edge, (span) => ({ ...span, label })),
-  nudge: (draft, { by }) => {
-    if (!hasEdge(draft)) return draft;
-    const edge = draft.edge, low = `${edge}_low`, high = `${edge}_high`;
-    return change(draft, null, edge, (span) => {
-      const at = within(span, edge, span[edge] + by), moved = { ...span, [edge]: at };
-      if (span[low] === null) return trim(moved);
-      return trim({ ...moved, [low]: Math.min(span[low], at), [high]: Math.max(span[high], at) });
-    });
-  },
-  unsure: (draft, { at }) => {
-    if (!hasEdge(draft)) return draft;
-    const edge = draft.edge;
-    return change(draft, null, edge, (span) => {
-      const here = span[edge], there = within(span, edge, bar(at));
-      let low = span[`${edge}_low`], high = span[`${edge}_high`];
-      if (there < here) [low, high] = [there, high ?? here];
-      else if (there > here) [low, high] = [low ?? here, there];
-      else if (low === null) [low, high] = [within(span, edge, here - UNSURE_BARS), within(span, edge, here + UNSURE_BARS)];
-      else low = high = null;
-      return { ...span, [`${edge}_low`]: low, [`${edge}_high`]: high };
-    });
-  },
-  none: (draft) => ({ ...NO_DRAFT, is_none: !draft.is_none }),
-  edge: (draft) => ({ ...draft, edge: draft.edge === "start" ? "end" : "start" }),
-  add: (draft) => {
-    const empty = draft.spans.findIndex((span) => same(span, EMPTY));
-    const spans = empty < 0 ? [...draft.spans, EMPTY] : draft.spans;
-    return { spans, active: empty < 0 ? spans.length - 1 : empty, edge: "start", is_none: false };
-  },
-  choose: (draft, { index }) =>
-    draft.spans.length ? { ...draft, active: (index ?? draft.active + 1) % draft.spans.length } : draft,
-  remove: (draft) => {
-    const spans = draft.spans.filter((_, k) => k !== draft.active);
-    return { ...NO_DRAFT, spans, active: Math.max(Math.min(draft.active, spans.length - 1), 0) };
-  },
-};
-
-function isComplete(draft) {
-  const spans = [...draft.spans].sort((a, b) => a.start - b.start);
-  const isWhole = spans.every((span) => span.start !== null && span.end !== null && span.label !== null);
-  return draft.is_none || (spans.length > 0 && isWhole && spans.every((span, k) => !k || span.start > spans[k - 1].end));
-}
+// The label studio's view: one canvas of candles, keys, mouse and touch. Every edit (studio_drafts.js) is drawn at once and
+// sent to Python (moola_lib/labels), which writes it to the journal and answers with what holds: Python is right.
 
 // ---- keys and buttons ---------------------------------------------------------------------------------------
 
@@ -94,7 +8,8 @@ const COMMANDS = [
   ["s", "Start", "set the start at the cursor", 0], ["e", "End", "set the end at the cursor", 0],
   ["?", "Unsure", "the active edge may as well be as far as the cursor; on the edge itself: 2 bars to both sides, or sure again", 0],
   ["t", "Other edge", "nudge the other edge", 0],
-  ["1", "Consolidation", "the market rested before", 1], ["2", "Retracement", "the market moved the other way before", 1],
+  ["1", "Consolidation", "consolidation: the market rested before", 1],
+  ["2", "Retracement", "retracement: the market moved the other way before", 1],
   ["x", "None", "there is no expansion in this window", 1],
   ["m", "Add", "mark another expansion in this window", 2], ["n", "Next one", "go to the next expansion", 2],
   ["delete", "Remove", "take this expansion away", 2],
@@ -118,7 +33,8 @@ const make = (tag, attributes = {}, ...children) => {
 
 function render({ model, el }) {
   const me = Math.random().toString(36).slice(2);
-  let sent = 0, pending = [], cursor = INNER[0], drag = null;
+  let sent = 0, pending = [], held = null; // keys pressed while the next window is not known are held
+  let cursor = INNER[0], drag = null;
   let here = null; // what is drawn: token, window, draft, past, future, seen, others, is_saved
 
   const title = make("div", { class: "title" }), pace = make("div", { class: "pace" });
@@ -174,7 +90,10 @@ function render({ model, el }) {
 
   function adopt() {
     const state = model.get("state");
-    if (state.view === me) pending = pending.filter(({ n }) => n > state.n);
+    if (state.view === me) {
+      for (const { n, at } of pending) if (n <= state.n) measure("studio action to disk", at);
+      pending = pending.filter(({ n }) => n > state.n);
+    }
     show(state);
     if (pending.length) return; // answers to what was done meanwhile are on their way
     const isSame = here && here.token === state.token && same(here.draft, state.draft);
@@ -182,6 +101,15 @@ function render({ model, el }) {
     here = { ...state, past: isSame ? here.past : [], future: isSame ? here.future : [] };
     if (isNew) goToStart();
     draw();
+    const waiting = held ?? [];
+    held = null;
+    while (waiting.length && !held) press(...waiting.shift());
+    if (held) held.push(...waiting);
+  }
+
+  function leave(action) { // for a window that only Python knows
+    send(action);
+    held = [];
   }
 
   function goToStart() {
@@ -232,8 +160,8 @@ function render({ model, el }) {
 
   function save() {
     const isReady = here?.window && isComplete(here.draft), next = model.get("state").next;
+    if (!isReady || !next || next.token === here.token) return leave("save");
     send("save");
-    if (!isReady || !next || next.token === here.token) return; // the answer will tell
     here = { ...here, ...next, past: [], future: [], others: [] };
     goToStart();
   }
@@ -253,7 +181,7 @@ function render({ model, el }) {
     x: () => apply("none"), t: () => apply("edge"), m: () => apply("add"), "+": () => apply("add"),
     n: () => apply("choose"), delete: () => apply("remove"),
     u: () => step("past", "future", "undo"), r: () => step("future", "past", "redo"), p: () => send("take"),
-    backspace: () => send("back"), k: () => send("skip"), enter: save,
+    backspace: () => leave("back"), k: () => leave("skip"), enter: save,
     b: () => send("blind", { is_on: !here.is_blind }), y: () => send("replay", { is_on: !here.is_replay }),
     h: () => openHelp(help.hidden), escape: () => openHelp(false),
     arrowleft: () => move(-1), arrowright: () => move(1), pageup: () => move(-10), pagedown: () => move(10),
@@ -267,6 +195,7 @@ function render({ model, el }) {
   }
 
   function press(key, event) {
+    if (held && key !== "h" && key !== "escape") return held.push([key, event]);
     keys[key]();
     draw();
     if (event.type === "click") canvas.focus();
@@ -311,7 +240,7 @@ function render({ model, el }) {
   }
 
   canvas.addEventListener("pointerdown", (event) => {
-    if (!here?.window || event.button) return;
+    if (!here?.window || held || event.button) return;
     canvas.focus();
     canvas.setPointerCapture(event.pointerId);
     drag = { from: barAt(event), x: event.offsetX, before: here.draft, grabbed: edgeAt(event), action: null };

@@ -21,6 +21,8 @@ from moola_lib.labels.targets import WINDOW_BARS
 from moola_lib.market.bars import PRICES, Bars, load_bars
 from moola_lib.market.segments import ZONE, segment_starts
 
+HERE = Path(__file__).parent
+SCRIPTS = ("studio_drafts.js", "studio.js")  # one module: no build step, nothing to fetch
 CONTEXT_BARS = 45  # shown before bar 0, as far as they are of the same segment
 N_PROPOSED = 174
 SURENESS = ["confidence", "state_probability"]  # beyond the label table's columns, of `moola predict`
@@ -94,14 +96,14 @@ class LabelStudio(anywidget.AnyWidget):
         All that is shown beside the candles.
     """
 
-    _esm = Path(__file__).with_name("studio.js")
-    _css = Path(__file__).with_name("studio.css")
+    _esm = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    _css = HERE / "studio.css"
     windows = traitlets.Dict().tag(sync=True)
     state = traitlets.Dict().tag(sync=True)
 
     def __init__(self, session, frame, starts):
         self.session, self._frame, self._starts = session, frame, starts
-        n = session.n_without_bars
+        n = session.queue.n_without_bars
         super().__init__()
         self._show(f"{n} window{'s' if n > 1 else ''} without bars left out" if n else "")
         self.on_msg(self._hear)
@@ -151,9 +153,9 @@ class LabelStudio(anywidget.AnyWidget):
             "is_error": is_error,
             "is_blind": session.is_blind,
             "is_replay": session.is_replay,
-            "order": session.order,
-            "hours": session.hours,
-            "is_fixed": session.has_fixed_queue,
+            "order": session.queue.order,
+            "hours": session.queue.hours,
+            "is_fixed": session.queue.is_fixed,
         }
         with self.hold_sync():
             if windows.keys() != self.windows.keys():

@@ -1,6 +1,7 @@
 """`moola label`: a small notebook with the label studio on it, opened in JupyterLab."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -62,7 +63,8 @@ def open_studio(table=None, *, bars=None, proposals=None, annotator=None, readin
     _check(table, bars, proposals, reading or {})
     write_notebook(notebook, table, bars, proposals=proposals, annotator=annotator, reading=reading or {})
     open_console(stream).print(f"labels go to {table}; the studio is in {notebook}", markup=False, soft_wrap=True)
-    return (launch or _wait_for)([sys.executable, "-m", "jupyter", "lab", str(notebook.resolve())])
+    command = [sys.executable, "-m", "jupyter", "lab", str(notebook.resolve())]
+    return (launch or _wait_for)(command + _as_root())
 
 
 def newest_bars(root):
@@ -125,6 +127,11 @@ def _check(table, bars, proposals, reading):
         raise UserError(f"the label table {table} is no parquet file; give a name that ends in .parquet")
     label_studio(table, load_bars(bars, **reading), proposals, is_headless=True)
     Journal(table, "nobody yet")
+
+
+def _as_root():
+    """Return what JupyterLab wants to hear from root: in a container, and on a rented machine, there is nobody else."""
+    return ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
 
 
 def _is_ours(path):

@@ -416,7 +416,13 @@ function render({ model, el }) {
     for (const edge of ["start", "end"]) {
       const [low, high] = [span[`${edge}_low`], span[`${edge}_high`]];
       g.strokeStyle = ink("edge");
-      if (low !== null) for (let at = x(low); at < x(high + 1); at += 5) line(g, at, bottom, Math.min(at + 5, x(high + 1)), bottom - 22);
+      if (low !== null) { // a band as high as the span, paler, between dashes
+        g.fillStyle = ink("soft");
+        g.fillRect(x(low), top, x(high + 1) - x(low), bottom - top);
+        g.setLineDash([4, 4]);
+        for (const at of [x(low), x(high + 1)]) line(g, at, top, at, bottom);
+        g.setLineDash([]);
+      }
       if (span[edge] === null) continue;
       g.lineWidth = isActive && edge === activeEdge ? 3 : 1.5;
       const at = x(span[edge] + (edge === "end" ? 1 : 0));

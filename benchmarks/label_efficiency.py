@@ -153,8 +153,8 @@ def write_page(path=PATH):
     worth, gains = measure()
     tables = []
     for metric, title in (("hit3_start", "Start within 3 bars"), ("joint3", "Both edges within 3 bars")):
-        tables.append(f"## {title}\n\n" + _table(worth[worth["metric"] == metric]))
-        tables.append(f"{FINE_TUNED}, against:\n\n" + _gains_table(gains[gains["metric"] == metric]))
+        tables.append(f"## {title}\n\n" + _table(worth[worth["metric"] == metric], "arm", _say_value))
+        tables.append(f"{FINE_TUNED}, against:\n\n" + _table(gains[gains["metric"] == metric], "against", _say_gain))
     n_test = SESSIONS["test"] * 8
     text = f"""# What each way to train makes of few labels
 
@@ -172,23 +172,22 @@ at random, as many window passes as the masked autoencoder had: it has seen the 
     return path
 
 
-def _gains_table(frame):
-    """Return a Markdown table of paired differences: a row a rival, a column a number of labels."""
-    lines = [["labels", *map(str, SIZES)], ["---"] * (len(SIZES) + 1)]
-    for other, rows in frame.groupby("against", sort=False):
-        rows = rows.set_index("n_labels").loc[list(SIZES)]
-        cells = [f"{r.difference:+.3f} ({r.low:+.3f} to {r.high:+.3f}) {r.verdict}" for r in rows.itertuples()]
-        lines.append([other, *cells])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+def _say_value(row):
+    """Return an arm's figure with half its interval, and the spread of the draws."""
+    return f"{row.value:.3f} ± {(row.high - row.low) / 2:.3f}, {row.sd_of_draws:.3f}"
 
 
-def _table(frame):
-    """Return a Markdown table: a row an arm, a column a number of labels."""
+def _say_gain(row):
+    """Return a paired difference with its interval and verdict."""
+    return f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f}) {row.verdict}"
+
+
+def _table(frame, by, say):
+    """Return a Markdown table: a row each value of the column `by`, a column a number of labels."""
     lines = [["labels", *map(str, SIZES)], ["---"] * (len(SIZES) + 1)]
-    for arm, rows in frame.groupby("arm", sort=False):
+    for name, rows in frame.groupby(by, sort=False):
         rows = rows.set_index("n_labels").loc[list(SIZES)]
-        cells = [f"{r.value:.3f} ± {(r.high - r.low) / 2:.3f}, {r.sd_of_draws:.3f}" for r in rows.itertuples()]
-        lines.append([arm, *cells])
+        lines.append([name, *map(say, rows.itertuples())])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 

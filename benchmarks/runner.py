@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 GROUPS = ("features", "market", "training", "skill", "balance")
-MODULES = {"training": ("training", "fits")}  # a group has a module of its name, unless it says otherwise
+MODULES = {"training": ("training", "fits", "live")}  # a group has a module of its name, unless it says otherwise
 N_ROUNDS = 7
 
 

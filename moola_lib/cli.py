@@ -49,6 +49,8 @@ def _run_command(arguments, models):
         return _run(arguments, models)
     if arguments.command == "import":
         return _import(arguments)
+    if arguments.command == "labels":
+        return _labels(arguments)
     if arguments.command == "predict":
         return _predict(arguments)
     if arguments.command == "evaluate":
@@ -163,6 +165,14 @@ def _import(arguments):
     return 0
 
 
+def _labels(arguments):
+    from moola_lib.runs.converting import convert_labels
+
+    options = _given(arguments, "bars", "symbol")
+    convert_labels(arguments.source, arguments.output, is_overwriting=arguments.overwrite, **options)
+    return 0
+
+
 def _calibrate(arguments):
     from moola_lib.runs.calibrating import calibrate_model
 
@@ -180,7 +190,9 @@ def _label(arguments):
 def _evaluate(arguments):
     from moola_lib.runs.evaluating import evaluate_bars
 
-    options = _scanning(arguments, "threshold", "alarms_per_session")
+    if arguments.walk_forward is not None and not arguments.labels:
+        raise UserError("--walk-forward trains and tests on labels; give LABELS after BARS")
+    options = _scanning(arguments, "threshold", "alarms_per_session", "walk_forward")
     evaluate_bars(arguments.source, arguments.model, arguments.labels, **options)
     return 0
 

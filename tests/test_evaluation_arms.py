@@ -15,7 +15,7 @@ from moola_lib.features.sets import upside_down
 from moola_lib.learning import linear_fit
 from moola_lib.learning.finetune import FinetuneSettings, finetune
 from moola_lib.learning.linear_fit import STEADY, _fits, fit_linear, fit_linear_once, share_linear_fits
-from moola_lib.learning.predict import predict_windows
+from moola_lib.learning.outputs import predict_windows
 from moola_lib.models import build_model
 from moola_lib.windows import grouped_folds, subset_folds
 

@@ -22,14 +22,13 @@ from moola_lib.evaluation.cross_validation import (
     run_fold,
 )
 from moola_lib.evaluation.inputs import collect_inputs
-from moola_lib.evaluation.labels import compare_with_rule
 from moola_lib.evaluation.metrics import Prediction, metric_functions
 from moola_lib.evaluation.rules import atr_rule
-from moola_lib.labels import expansion_targets, propose_labels
+from moola_lib.labels import expansion_targets
 from moola_lib.learning.finetune import FinetuneSettings
 from moola_lib.models import build_model
 from moola_lib.models.weights import save_model
-from moola_lib.windows import grouped_folds, place_labels
+from moola_lib.windows import grouped_folds
 
 
 def with_other_labels(windows, seed=1):
@@ -235,16 +234,6 @@ def test_folds_of_other_windows_are_refused(labelled, gather):
     mixed = replace(fold, train=np.r_[fold.train, fold.test[:1]])
     with pytest.raises(AssertionError, match="share"):
         run_fold(Arm("a", "jade", FinetuneSettings()), gather, labelled, mixed, features={})
-
-
-def test_the_rule_agrees_with_its_own_proposals(market, table):
-    frame = market.bars.frame
-    windows, _ = place_labels(propose_labels(frame, n_windows=20), frame, table.starts)
-    figures = compare_with_rule(windows, frame).set_index("figure")["value"]
-    assert figures["recall"] == figures["same state"] == 1
-    assert figures["surges per window"] >= 1 and figures["precision"] == pytest.approx(1 / figures["surges per window"])
-    other = compare_with_rule(with_other_labels(windows), frame).set_index("figure")["value"]
-    assert other["recall"] < 0.5
 
 
 def test_the_constant_level_is_where_the_notes_say_it_is(make_windows):

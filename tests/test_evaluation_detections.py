@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from moola_lib.evaluation.detections import PARTS, REGIMES, match_starts, score_detections
+from moola_lib.evaluation.detections import PARTS, REGIMES, match_starts, say_detections, score_detections
 from moola_lib.market import simulate_bars
 
 
@@ -60,4 +60,7 @@ def test_false_ones_lower_precision_alone_and_bars_not_seen_count_for_nothing(ma
     seen[: len(frame) // 2] = True
     half = score_detections(frame, starts, wrong, labelled, seen=seen, n_bootstrap=50).set_index("group").loc["all"]
     assert half["n_labelled"] == (labelled < len(frame) // 2).sum()
-    assert "recall" not in score_detections(frame, starts, wrong, n_bootstrap=50)
+    unlabelled = score_detections(frame, starts, wrong, n_bootstrap=50)
+    assert "recall" not in unlabelled and "recall" not in say_detections(unlabelled)
+    text = say_detections(score_detections(frame, starts, wrong, labelled, n_bootstrap=50))
+    assert text.loc[0, "precision"].startswith("0.50 (") and text.loc[0, "labelled"] == len(labelled)

@@ -90,6 +90,23 @@ def test_an_error_in_a_worker_arrives_as_it_was_said(labelled, gather, folds, fe
     assert _workers_of(os.getpid()) == []
 
 
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_a_stopped_experiment_says_so_and_goes_on_to_the_bits_of_the_whole_one(
+    labelled, gather, folds, features, tmp_path, n_workers
+):
+    arm = replace(ARM, settings=replace(SETTINGS, n_unfrozen_epochs=4))
+    fits = plan_fits([arm], folds, (5, 6), folder=tmp_path)
+    rows = []
+    given = {"features": features, "n_workers": n_workers}
+    with pytest.raises(UserError, match=r"stopped with \d of 4 fits finished; run it again with resume=True"):
+        run_fits(fits, gather, labelled, **given, on_epoch=lambda row: rows.append(row) or len(rows) == 2)
+    assert _workers_of(os.getpid()) == []
+    assert any(tmp_path.rglob("checkpoint_latest.safetensors"))
+    resumed = run_fits(fits, gather, labelled, **given, resume=True)
+    whole = run_fits(plan_fits([arm], folds, (5, 6)), gather, labelled, features=features, n_workers=1)
+    assert all(same(one, two) for one, two in zip(resumed, whole, strict=True))
+
+
 def test_a_table_beyond_the_shared_memory_is_a_sentence(labelled, table, folds, features, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=64))
     with pytest.raises(UserError, match="set n_workers to 1, or give the container more"):

@@ -8,11 +8,12 @@ from moola_lib.evaluation.cross_validation import Arm
 from moola_lib.evaluation.fits import plan_fits, run_fits
 from moola_lib.evaluation.fitted import save_fits
 from moola_lib.learning.finetune import FinetuneSettings
-from moola_lib.learning.predict import predict_windows
+from moola_lib.learning.outputs import predict_windows
 from moola_lib.models import build_model
 from moola_lib.models.jade import HEADS
 from moola_lib.models.weights import load_model, save_model
 from moola_lib.windows import grouped_folds
+from moola_lib.windows.ordinary import ordinary_windows
 
 SETTINGS = FinetuneSettings(n_frozen_epochs=0, n_unfrozen_epochs=1, batch_size=8, n_threads=1)
 OPTIONS = {"hidden_size": 4, "heads": HEADS["segment"], "start_range": (30, 74)}
@@ -24,7 +25,7 @@ def features(table, gather):
 
 
 @pytest.fixture(scope="module")
-def kept(labelled, gather, features, tmp_path_factory):
+def kept(labelled, market, table, gather, features, tmp_path_factory):
     """Fits of a pre-trained and a random start: (fits, results)."""
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(2)
@@ -36,7 +37,9 @@ def kept(labelled, gather, features, tmp_path_factory):
     ]
     folds = grouped_folds(labelled.place, labelled.day, n_folds=2)
     fits = plan_fits(arms, folds, (5,), folder=folder / "checkpoints")
-    results = run_fits(fits, gather, labelled, features=features, validation_frac=0.3, n_workers=1)
+    ordinary = ordinary_windows(labelled, market.bars.frame.index, table.starts, n=40)
+    options = {"validation_frac": 0.3, "ordinary": ordinary, "n_workers": 1}
+    results = run_fits(fits, gather, labelled, features=features, **options)
     save_fits(fits, results, gather, labelled, features=features, notes={"run_id": "second"})
     return fits, results
 
@@ -46,8 +49,17 @@ def test_what_is_read_back_answers_as_what_was_scored(kept, gather, labelled, fe
         model, _ = load_model(fit.folder / "model.safetensors", features=features)
         again = predict_windows(model, gather, labelled.place[fit.fold.test])
         assert again.keys() == result.outputs.keys()
-        assert all(np.array_equal(again[name], result.outputs[name]) for name in again)
+        spans = again.keys() - {"log_odds"}
+        assert all(np.array_equal(again[name], result.outputs[name]) for name in spans)
         assert float(model.segment_head.temperature) == pytest.approx(result.calibration["temperature"])
+
+
+def test_a_kept_model_knows_no_expansion_from_ordinary_windows_of_its_training_days(kept, gather, labelled, features):
+    for fit, result in zip(*kept, strict=True):
+        head = load_model(fit.folder / "model.safetensors", features=features)[0].segment_head
+        assert bool(head.knows_none) and float(head.null_slope) == pytest.approx(result.null["slope"])
+        assert 0 < result.null["n_ordinary"] < 40, "of the training days alone"
+        assert not result.weights["segment_head.knows_none"], "what was scored asks where, not whether"
 
 
 def test_the_card_tells_how_the_fit_was_made(kept, labelled, features):

@@ -75,9 +75,9 @@ def test_every_figure_by_hand(windows, prediction):
         "joint3_type": 2 / 3,
         "hit_mean": (9 + 10 + 7) / 33,
         "onset_bias": (2 + 1 + 4) / 3,
-        "tiou50": 2 / 3,  # 8 of 10 bars; none of the first; 6 of 11
-        "tiou75": 1 / 3,
-        "centre_mae": (1 + 32 + 2.5) / 3,
+        "tiou50": 1.0,  # 8 of 10 bars; 8 of 10 of the second expansion; 6 of 11
+        "tiou75": 2 / 3,
+        "centre_mae": (1 + 0 + 2.5) / 3,
         "length_mae": (2 + 2 + 3) / 3,
         "countdown_mae": countdown,
         "inside_f1": 2 * 22 / (28 + 36),
@@ -194,7 +194,7 @@ def test_scores_stand_beside_their_baselines(windows, prediction):
     assert row["difference"] == pytest.approx(-1 / 3) and row["best_baseline"] == "rival"
     assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1
     centre = table.set_index("metric").loc["centre_mae"]
-    assert centre["difference"] == pytest.approx(3.5 - 35.5 / 3)  # positive would be better
+    assert centre["difference"] == pytest.approx(3.5 - 3.5 / 3)  # positive would be better
     assert np.isnan(table.set_index("metric").loc["type_brier", "rival"])
 
 

@@ -7,11 +7,11 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from moola_lib.figures import balance, candles, features, market, pretraining, theme, training
+from moola_lib.figures import balance, candles, features, labels, market, pretraining, theme, training
 from moola_lib.labels import expansion_targets
 from moola_lib.models.jade import TASKS
 
-ROOMS = (balance, candles, features, market, pretraining, training)
+ROOMS = (balance, candles, features, labels, market, pretraining, training)
 SHARES = pd.DataFrame([[0.4, 0.1, 0.3, 0.2], [0.1, 0.7, 0.1, 0.1]], index=["a", "b"], columns=TASKS)
 LINES = {task: [0.1, 0.2, 0.3] for task in TASKS}
 SKILL = pd.DataFrame(
@@ -72,8 +72,29 @@ SWEEP = pd.DataFrame(
     columns=["pointer_weight", "metric", "meaning", "value", "low", "high", "is_higher_better"],
 )
 RANKS = pd.Series({"fixed": 2.0, "log": 1.4, "famo": 2.6})
+GROUPS = pd.DataFrame(
+    {"group": ["all", "night"], "windows": [9, 4], "consolidation": [4, 1], "retracement": [3, 3], "none": [2, 0]}
+)
+SPANS = pd.DataFrame(
+    {
+        "window_id": ["a", "b"],
+        "session_hour": [1.5, 23.0],
+        "start": [40, 60],
+        "length": [5, 9],
+        "label": ["retracement", "consolidation"],
+    }
+)
+PAIRS = pd.DataFrame({"start_difference": [0.0, 2.0, np.nan], "end_difference": [-5.0, 1.0, np.nan]})
+AGREEMENT = pd.DataFrame(
+    [["recall", 0.7, 0.6, 0.8, 0.2, 40], ["precision", 0.4, 0.3, 0.5, 0.1, 70], ["surges per window", 2, 1, 3, 2, 40]],
+    columns=["figure", "value", "low", "high", "chance", "n"],
+)
 RNG = np.random.default_rng(1)
 FIGURES = {
+    "class_balance_figure": lambda frame: labels.class_balance_figure(GROUPS),
+    "spans_by_hour_figure": lambda frame: labels.spans_by_hour_figure(SPANS),
+    "differences_figure": lambda frame: labels.differences_figure(PAIRS),
+    "rule_figure": lambda frame: labels.rule_figure(AGREEMENT),
     "facts_figure": lambda frame: market.facts_figure(
         {"a": RNG.random(46), "b": RNG.random(46)}, {"a": RNG.random(50)}, title="t"
     ),
@@ -104,6 +125,9 @@ FIGURES = {
     "positions_figure": lambda frame: features.positions_figure(np.arange(30, 75), np.arange(6, 51)),
     "curves_figure": lambda frame: training.curves_figure(
         {"train": [3.0, 2.0], "validation": [3.1, 2.2]}, title="t", y="loss", reference=("mean", 2.5)
+    ),
+    "live_figure": lambda frame: training.live_figure(
+        {name: [{"epoch": 1, "train_loss": 0.5, "validation_loss": 0.4}] for name in "abcdefgh"}, 3
     ),
     "reconstruction_figure": lambda frame: pretraining.reconstruction_figure(
         *RNG.random((3, 105)), RNG.random(105) < 0.2, "range_z", title="t"

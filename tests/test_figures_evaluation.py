@@ -32,10 +32,13 @@ def draw(name, answered):
     alarms = alarm_curve([RNG.normal(1, 1, 40)], [RNG.normal(0, 1, 200)], np.arange(200) // 10, n_bootstrap=50)
     rows = [(n, arm, n / 200, n / 200 - 0.1, n / 200 + 0.1) for arm in "ab" for n in (139, 20, 40)]
     efficiency = pd.DataFrame(rows, columns=["n_labels", "arm", "value", "low", "high"])
+    moves = [(h, meaning, 0.1, 0.0, 0.3) for h in (5, 15, 30) for meaning in ("size", "onward")]
+    events = pd.DataFrame(moves, columns=["horizon", "meaning", "difference", "low", "high"])
     return {
         "hit_curves_figure": lambda: evaluation.hit_curves_figure({"a": curve, "b": curve}),
         "reliability_figure": lambda: evaluation.reliability_figure({"a": reliability_table(*answered)}),
         "alarms_figure": lambda: evaluation.alarms_figure({"a": alarms}),
+        "events_figure": lambda: evaluation.events_figure(events),
         "labels_needed_figure": lambda: evaluation.labels_needed_figure(power_table([100, 174, 400]), 174),
         "label_efficiency_figure": lambda: evaluation.label_efficiency_figure(efficiency),
         "permutation_figure": lambda: evaluation.permutation_figure(PermutationTest(0.5, RNG.random(99), 0.4, 0.01)),

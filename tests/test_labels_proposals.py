@@ -6,7 +6,7 @@ import pytest
 
 from moola_lib.errors import UserError
 from moola_lib.labels import Labels, SurgeRule, propose_labels
-from moola_lib.labels.proposals import find_surges
+from moola_lib.labels.proposals import explain_surges, find_surges
 from moola_lib.market import segment_starts
 
 
@@ -20,9 +20,9 @@ def proposed(frame):
     return propose_labels(frame, n_windows=30)
 
 
-def surge_frame(tools, before):
+def surge_frame(tools, before, flat=0.25):
     """A flat stretch, 16 moves of `before`, eight bars up by 5 points, and a flat end."""
-    steps = np.r_[np.tile([0.25, -0.25], 40), before, np.full(8, 5.0), np.tile([-0.25, 0.25], 60)]
+    steps = np.r_[np.tile([flat, -flat], 40), before, np.full(8, 5.0), np.tile([-0.25, 0.25], 60)]
     close = 1000.0 + np.cumsum(steps)
     opens = np.r_[1000.0, close[:-1]]
     stamps = tools.minutes("2024-03-05 10:00", len(close))
@@ -94,6 +94,32 @@ def test_a_planted_surge_is_found_on_its_bars(tools):
 def test_the_state_before_is_a_retracement_when_price_moved_against_the_surge(tools, before, label):
     surge = find_surges(surge_frame(tools, before), SurgeRule(min_move_atr=20.0)).iloc[0]
     assert surge["label"] == label
+
+
+@pytest.mark.parametrize(("flat", "is_proposed"), [(0.5, True), (0.25, True), (0.125, False)])
+def test_a_surge_with_neither_a_counter_move_nor_compressed_bars_before_it_is_not_proposed(tools, flat, is_proposed):
+    surges = find_surges(surge_frame(tools, np.tile([0.25, -0.25], 8), flat=flat), SurgeRule(20.0, max_bars=8))
+    assert (len(surges) == 1) == is_proposed
+    if is_proposed:  # 15 bars of 0.25 among 60, the others of `flat`
+        usual = (16 * 0.25 + 44 * flat) / 60
+        assert surges["compression"][0] == pytest.approx(0.25 / usual)
+
+
+def test_every_reason_says_what_the_rule_saw(frame, proposed):
+    surges = find_surges(frame)
+    reasons = explain_surges(surges)
+    for surge, reason in zip(surges.itertuples(), reasons, strict=True):
+        assert f"{surge.move_atr:.1f} ATR in {surge.end - surge.start + 1} bars" in reason
+        assert reason.startswith("up" if surge.direction > 0 else "down")
+        assert ("the other way" in reason) == (surge.label == "retracement")
+    assert set(proposed["quality"]) <= set(reasons)
+
+
+def test_prices_that_stand_still_before_a_surge_have_no_usual_range(tools):
+    frame = surge_frame(tools, np.zeros(16), flat=0.0)
+    frame.loc[frame.index[60], ["high", "close"]] += 0.25  # some range, so that there is an ATR
+    found = find_surges(frame, SurgeRule(usual_bars=15))
+    assert np.isfinite(found["compression"]).all()
 
 
 def test_the_state_is_judged_by_bars_before_the_surge_only(frame):

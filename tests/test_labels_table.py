@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from moola_lib.errors import UserError
-from moola_lib.labels import audit_labels, check_labels, labels_from_planted, load_labels, save_labels
-from moola_lib.labels.table import OPTIONAL, REQUIRED
+from moola_lib.labels import check_labels, labels_from_planted, load_labels, save_labels
+from moola_lib.labels.older import find_stamps
+from moola_lib.labels.table import OPTIONAL, REQUIRED, find_violations
 from moola_lib.market import segment_starts, simulate_bars
 
 OHLC = ["open", "high", "low", "close"]
@@ -77,11 +78,19 @@ VIOLATIONS = [
     ("label", 0, None, "row 1: label ="),
     ("label", 0, "none", "row 1: label is none but a span 40..45 is given"),
     ("window_start", 3, None, "row 4: window_start is empty"),
+    ("window_id", 0, None, "row 1: window_id is empty"),
+    ("symbol", 1, None, "row 2: symbol is empty"),
+    ("symbol", 1, "ES", "window b: 2 different symbol"),
+    ("start_low", 0, 41.0, "row 1: soft start 41..40 is not within 0..104"),
+    ("end_high", 2, 105, "row 3: soft end empty..105 is not within 0..104"),
+    ("seconds", 3, "long", "row 4: seconds = 'long' is not a number"),
     ("expansion_start", 2, 32, "row 3: the key (window_id, expansion_start) = (b, 32) occurs twice"),
 ]
 
 
 def with_cell(frame, column, row, value):
+    if column in OPTIONAL:
+        frame = frame.assign(**{column: None, "start_high": 40})
     frame = frame.astype({column: object}) if column != "window_start" else frame.copy()
     frame.loc[row, column] = value
     return frame
@@ -101,6 +110,13 @@ def test_all_violations_are_listed_at_once(good):
         check_labels(frame)
 
 
+def test_violations_are_listed_as_a_frame_too(good):
+    frame = with_cell(with_cell(good, "label", 0, "up"), "expansion_end", 2, 400)
+    found = find_violations(frame)
+    assert found["where"].tolist() == ["row 1", "row 3"] and "span 60..400" in found["violation"][1]
+    assert find_violations(good).empty
+
+
 def test_missing_columns_are_named(good):
     with pytest.raises(UserError, match="lacks the columns symbol, label"):
         check_labels(good.drop(columns=["symbol", "label"]))
@@ -112,6 +128,18 @@ def test_a_stamp_that_is_no_time_is_a_sentence(good):
         check_labels(good.assign(window_start="teatime"))
 
 
+def test_stamps_may_differ_in_how_fine_they_are(good):
+    texts = ["2024-05-01T10:00:00+00:00", "2024-05-01T10:00:00.123+00:00", None, "2024-05-01T12:00:00+02:00"]
+    read = check_labels(good.assign(labelled_at=texts))["labelled_at"]
+    assert read[0] == read[3] and read[1] - read[0] == pd.Timedelta("123ms") and pd.isna(read[2])
+
+
+@pytest.mark.parametrize("stamp", ["teatime", 0, 2.5, "0001-01-01", {"at": 1}])
+def test_a_time_of_labelling_that_is_no_time_is_a_sentence(good, stamp):
+    with pytest.raises(UserError, match=r"row 2: labelled_at = .* is not a time like 2024"):
+        check_labels(good.assign(labelled_at=[None, stamp, None, None]))
+
+
 def test_the_older_layout_brings_its_own_bars(older, tmp_path, tiny):
     older.to_parquet(tmp_path / "old.parquet")
     labels = load_labels(tmp_path / "old.parquet")
@@ -121,6 +149,24 @@ def test_the_older_layout_brings_its_own_bars(older, tmp_path, tiny):
     first = labels.bars.frame.index.get_indexer(labels.table["window_start"])
     assert first.tolist() == [0, 105, 210]  # each window is a segment of its own
     assert segment_starts(labels.bars.frame).tolist() == [0, 105, 210]
+
+
+def test_older_windows_with_the_same_bars_are_one_window_labelled_twice(older, tmp_path):
+    again = older.iloc[[1]].assign(expansion_start=48)
+    pd.concat([older, again], ignore_index=True).to_parquet(tmp_path / "old.parquet")
+    labels = load_labels(tmp_path / "old.parquet")
+    assert labels.n_windows == 4 and len(labels.bars) == 3 * 105
+    stamps = labels.table["window_start"]
+    assert stamps[1] == stamps[3] and stamps.nunique() == 3
+
+
+def test_older_windows_are_found_in_a_series_by_their_bars(older, tmp_path, tiny):
+    other = [bar + 5 for bar in older["features"][2]]
+    narrow = [[bar.astype(np.float32) for bar in window] for window in (*older["features"][:2], other)]
+    older.assign(features=narrow).to_parquet(tmp_path / "old.parquet")
+    own = load_labels(tmp_path / "old.parquet")
+    found = find_stamps(own.bars.frame, tiny.frame)[own.table["window_start"]]
+    assert found[:2].tolist() == tiny.frame.index[[0, 200]].tolist() and found.isna().tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize("cut", [lambda window: window[:104], lambda window: [bar[:3] for bar in window]])
@@ -150,16 +196,6 @@ def test_an_empty_file_is_a_sentence(good, tmp_path):
     good.iloc[:0].to_parquet(tmp_path / "labels.parquet")
     with pytest.raises(UserError, match="holds no labels"):
         load_labels(tmp_path / "labels.parquet")
-
-
-def test_the_audit_flags_without_refusing(good):
-    audit = audit_labels(check_labels(good)).set_index("check")["count"]
-    assert audit["start outside the inner bars 30..74"] == 0
-    assert audit["end outside the inner bars 30..74"] == 1
-    assert audit["expansion longer than 30 bars"] == 1
-    assert audit["further expansion in the same window"] == 1
-    assert audit["time of labelling missing"] == 3
-    assert audit["no expansion"] == 1
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from moola_lib.evaluation.alarms import alarm_curve, holds_bars
 from moola_lib.evaluation.cross_validation import Arm, run_fold
 from moola_lib.learning.calibrate import find_evidence, fit_null, fit_temperature
 from moola_lib.learning.finetune import FinetuneSettings, finetune
-from moola_lib.learning.predict import predict_windows
+from moola_lib.learning.outputs import predict_windows
 from moola_lib.models import build_model
 from moola_lib.windows import last_days_fold
-from moola_lib.windows.ordinary import ordinary_places
+from moola_lib.windows.ordinary import ordinary_windows
 
 LINEAR = FinetuneSettings(n_frozen_epochs=0, n_unfrozen_epochs=0, n_threads=1)
 
@@ -113,38 +113,39 @@ def test_a_fold_sets_its_temperature_by_its_held_out_windows(gather, labelled, t
 
 @pytest.fixture
 def ordinary(labelled, market, table):
-    return ordinary_places(labelled, market.bars.frame.index, table.starts)
+    return ordinary_windows(labelled, market.bars.frame.index, table.starts)
 
 
 def test_ordinary_windows_share_no_bar_with_a_labelled_one_nor_with_each_other(labelled, table, ordinary):
-    taken = np.concatenate([labelled.place, ordinary])[:, None] + np.arange(105)
+    taken = np.concatenate([labelled.place, ordinary.place])[:, None] + np.arange(105)
     own = taken[len(labelled) :].ravel()
     assert not np.isin(own, taken[: len(labelled)]).any() and len(np.unique(own)) == len(own)
     segment = np.searchsorted(table.starts, own.reshape(-1, 105), side="right")
     assert (segment == segment[:, :1]).all()
-    assert (np.diff(ordinary) > 0).all()
+    assert (np.diff(ordinary.place) > 0).all()
 
 
 def test_ordinary_windows_lie_on_the_days_that_were_asked_for(labelled, market, table):
     from moola_lib.market.segments import trade_dates
 
     index, days = market.bars.frame.index, np.unique(labelled.day)[:2]
-    places = ordinary_places(labelled, index, table.starts, days=days)
+    places = ordinary_windows(labelled, index, table.starts, days=days).place
     assert len(places) and np.isin(trade_dates(index[places]), days).all()
     assert np.isin(trade_dates(index[places + 104]), days).all()
 
 
 def test_ordinary_windows_are_drawn_by_their_seed(labelled, market, table):
     index = market.bars.frame.index
-    one, two, other = (ordinary_places(labelled, index, table.starts, n=5, seed=seed) for seed in (1, 1, 2))
+    one, two, other = (ordinary_windows(labelled, index, table.starts, n=5, seed=seed).place for seed in (1, 1, 2))
     assert np.array_equal(one, two) and not np.array_equal(one, other) and len(one) == 5
-    with pytest.raises(UserError, match=r"\d+ ordinary windows fit beside \d+ labelled ones on their days, 10000 are"):
-        ordinary_places(labelled, index, table.starts, n=10_000)
+    every = ordinary_windows(labelled, index, table.starts)
+    assert np.array_equal(ordinary_windows(labelled, index, table.starts, n=10_000).place, every.place)
+    assert len(ordinary_windows(labelled, index, table.starts, days=[])) == 0
 
 
 def test_the_null_is_a_logistic_regression_on_the_evidence(model, gather, held, ordinary):
     report = fit_null(model, gather, held, ordinary)
-    known, other = (find_evidence(model, gather, places).double().numpy() for places in (held.place, ordinary))
+    known, other = (find_evidence(model, gather, places).double().numpy() for places in (held.place, ordinary.place))
 
     def loss(null, slope):
         sides = np.logaddexp(0, -slope * (known - null)), np.logaddexp(0, slope * (other - null))
@@ -170,9 +171,9 @@ def test_the_null_gives_the_odds_their_zero_and_leaves_the_spans(model, gather, 
     np.testing.assert_allclose(after["log_odds"], report["slope"] * (evidence - report["null"]), atol=1e-4)
 
 
-def test_one_side_alone_sets_no_null(model, gather, held):
+def test_one_side_alone_sets_no_null(model, gather, held, ordinary):
     with pytest.raises(UserError, match="and 0 ordinary ones cannot set"):
-        fit_null(model, gather, held, np.empty(0, np.int64))
+        fit_null(model, gather, held, ordinary.on_days([]))
 
 
 def test_windows_that_hold_bars_by_brute_force():

@@ -24,7 +24,7 @@ from tiny_training import (
 )
 
 from moola_lib.errors import UserError
-from moola_lib.learning.checkpoints import Checkpoints, hold_interrupts, restore_training, training_state
+from moola_lib.learning.checkpoints import Checkpoints, hold_interrupts, read_weights, restore_training, training_state
 from moola_lib.learning.objectives import Reconstruction
 from moola_lib.learning.pretrain import pretrain
 from moola_lib.models.weights import load_tensors
@@ -169,6 +169,32 @@ def test_on_a_disk_that_is_really_full_the_last_whole_checkpoint_resumes(tmp_pat
     whole, _ = train(gather, settings=settings)
     resumed, _ = train(gather, kept, settings=settings, seed=99, resume=True)
     assert_equal_weights(resumed, whole)
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_training_stopped_after_an_epoch_equals_the_whole_one_so_far_and_goes_on_to_its_end(gather, tmp_path, after):
+    whole, wanted = train(gather)
+    seen = []
+    stopped, found = train(gather, tmp_path, on_epoch=lambda row: seen.append(row) or row["epoch"] == after)
+    assert len(seen) == after and found[-1].pop("is_stopped") is True
+    assert found == wanted[:after]
+    best = Checkpoints(tmp_path).best
+    assert_equal_weights(stopped, _with_weights(best))
+    resumed, found = train(gather, tmp_path, seed=99, resume=True)
+    assert found == wanted
+    assert_equal_weights(resumed, whole)
+
+
+def _with_weights(path):
+    """Return a tiny model with the weights of a checkpoint."""
+    model = tiny_model(seed=99)
+    model.load_state_dict(read_weights(path, model))
+    return model
+
+
+def test_a_stop_at_the_last_epoch_is_no_stop(gather):
+    _, wanted = train(gather)
+    assert train(gather, on_epoch=lambda row: row["epoch"] == SETTINGS.n_epochs)[1] == wanted
 
 
 def test_resuming_a_finished_run_gives_its_best_weights(gather, tmp_path):

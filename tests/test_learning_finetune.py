@@ -18,7 +18,7 @@ from tiny_finetuning import (
 from moola_lib.errors import UserError
 from moola_lib.learning import STRATEGIES
 from moola_lib.learning.balance import Fixed
-from moola_lib.learning.checkpoints import Checkpoints
+from moola_lib.learning.checkpoints import Checkpoints, read_weights
 from moola_lib.learning.finetune import FinetuneSettings, finetune
 from moola_lib.learning.start import set_head_biases
 from moola_lib.models import build_model
@@ -107,6 +107,22 @@ def test_a_resumed_run_equals_the_uninterrupted_one_across_the_border(gather, tr
     resumed = tiny_jade(seed=99)
     found = finetune(resumed, gather, train, settings, validation=held, checkpoints=checkpoints, resume=True)
     assert without_clock(found) == without_clock(wanted)
+    assert moved(copy_of(whole), resumed) == set()
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_stopped_run_is_the_beginning_of_the_whole_one_and_goes_on_to_its_end(gather, train, held, tmp_path, after):
+    whole = tiny_jade()
+    wanted = without_clock(finetune(whole, gather, train, SETTINGS, validation=held))
+    stopped, checkpoints = tiny_jade(), Checkpoints(tmp_path)
+    given = {"validation": held, "checkpoints": checkpoints}
+    found = finetune(stopped, gather, train, SETTINGS, **given, on_epoch=lambda row: row["epoch"] == after)
+    assert found[-1].pop("is_stopped") is True
+    assert without_clock(found) == wanted[:after]
+    best = read_weights(checkpoints.best, stopped)
+    assert all(torch.equal(value, best[name]) for name, value in stopped.state_dict().items())
+    resumed = tiny_jade(seed=99)
+    assert without_clock(finetune(resumed, gather, train, SETTINGS, **given, resume=True)) == wanted
     assert moved(copy_of(whole), resumed) == set()
 
 

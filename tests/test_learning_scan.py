@@ -69,10 +69,12 @@ def model(gather, labelled):
     from moola_lib.learning.calibrate import fit_null
     from moola_lib.learning.finetune import FinetuneSettings, finetune
     from moola_lib.models import build_model
+    from moola_lib.windows.ordinary import OrdinaryWindows
 
     model = build_model("linear_segments", n_features=11, contrast_bars=(1, 3, 6, 12), start_range=(FIRST, LAST))
     finetune(model, gather, labelled, FinetuneSettings(n_frozen_epochs=0, n_unfrozen_epochs=0, n_threads=1))
-    fit_null(model, gather, labelled, np.arange(0, 1200, 150))
+    places = np.arange(0, 1200, 150)
+    fit_null(model, gather, labelled, OrdinaryWindows(places, np.repeat(labelled.day[:1], len(places))))
     return model
 
 

@@ -10,7 +10,7 @@ import torch
 from moola_lib.errors import UserError
 from moola_lib.features import build_features
 from moola_lib.features.sets import BARE2, FEATURE_SETS, upside_down
-from moola_lib.learning.predict import read_posterior
+from moola_lib.learning.outputs import read_posterior
 from moola_lib.market import simulate_bars
 from moola_lib.models import build_model
 from moola_lib.models.dropout import Dropout

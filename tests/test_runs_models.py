@@ -10,6 +10,7 @@ from moola_lib.cli import main
 from moola_lib.errors import UserError
 from moola_lib.files import read_json, write_json
 from moola_lib.labels import check_labels, load_labels, save_labels
+from moola_lib.labels.snapshots import fingerprint_labels
 from moola_lib.runs.models import label_mark, list_cards, marks, print_models, read_card, trace
 from moola_lib.runs.promoting import promote
 
@@ -54,8 +55,15 @@ def test_labels_that_changed_since_are_counted(named):
     card = read_card(named, "nq1")
     assert label_mark(named, card) == "" and marks(named, card) == []
     edit_labels(named)
-    assert label_mark(named, card) == "labels changed since: +3 −1 ~2 windows"
-    assert "labels changed since: +3 −1 ~2 windows" in marks(named, card)
+    changed = "labels changed since: +3 −1 ~2 windows"
+    assert label_mark(named, card) == (f"{changed}; re-score it with: moola evaluate nq1 BARS data/raw/labels.parquet")
+    assert label_mark(named, card) in marks(named, card)
+    row = {"meaning": "start within 3 bars", "value": 0.62, "low": 0.55, "high": 0.69}
+    now = fingerprint_labels(load_labels(named / "data/raw/labels.parquet").table)
+    for found, said in ((now, "re-scored on them: start within 3 bars 0.62 (0.55 to 0.69)"), ("0" * 16, "re-score it")):
+        rescored = {"labels": found, "n_windows": 9, "metrics": [row]}
+        again = card | {"notes": card["notes"] | {"rescored": rescored}}
+        assert label_mark(named, again).startswith(f"{changed}; {said}")
     assert label_mark(named, read_card(named, "enc")) == ""
     shutil.rmtree(named / "data/labels/snapshots")
     assert "by how much is not known" in label_mark(named, card)

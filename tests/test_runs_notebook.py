@@ -240,6 +240,25 @@ def test_progress_records_every_epoch_and_prints_the_last(root, monkeypatch, cap
     assert capsys.readouterr().out == "epoch 2/2  0:00 left\n"
 
 
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_by_hand_in_jupyter_a_view_is_told_and_its_stop_is_passed_on(root, monkeypatch, is_stopped):
+    run, told = start(), []
+
+    class View:
+        is_closed = False
+
+        def add(self, *arguments, **options):
+            told.append((*arguments, options))
+            return is_stopped
+
+    monkeypatch.setattr(run, "_live_view", View)
+    row = {"epoch": 1, "n_epochs": 9, "train_huber": 0.5, "validation_sigma_loss": -3.5, "label": "leak"}
+    assert run.progress(row) is is_stopped
+    line = "leak  epoch 1/9  train huber 0.5  0:00 left"
+    assert told == [("leak", {"epoch": 1, "train_huber": 0.5}, line, {"n_epochs": 9})]
+    assert run.is_resumed is is_stopped  # its cell goes on from there when it is run again
+
+
 def test_times_and_lines():
     assert [format_seconds(s) for s in (0.4, 61, 3661)] == ["0:00", "1:01", "1:01:01"]
     row = {"epoch": 3, "n_epochs": 9, "validation_loss": 0.5, "loss_type": 1.0, "windows_per_second": 12345.6}

@@ -27,6 +27,7 @@ class Toy(BaseModel):
     clip: float | None = None
     upstream_run: str | None = None
     bars: str | None = Field(None, json_schema_extra={"path": True})
+    others: list[str] = Field([], json_schema_extra={"path": True})
     lengths: list[int] = [1, 2]
 
     @field_validator("lengths")
@@ -125,6 +126,16 @@ def test_models_load_lazily_by_name():
     assert load_model("01_a", {"01_a": "pathlib:Path"}) is Path
     with pytest.raises(UserError, match="02_b has no parameter model"):
         load_model("02_b", {"01_a": "pathlib:Path"})
+
+
+def test_each_path_of_a_list_is_made_absolute_and_must_exist(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.parquet").touch()
+    options = {"root": tmp_path, "profile": "quick"}
+    given, _ = gather_parameters(["01_toy"], MODELS, **options, pairs=[("others", "[a.parquet]")])
+    assert given["01_toy"] == {"others": [str(tmp_path / "a.parquet")]}
+    with pytest.raises(UserError, match=r"others: .*b.parquet does not exist"):
+        gather_parameters(["01_toy"], MODELS, **options, pairs=[("others", "[a.parquet, b.parquet]")])
 
 
 def test_profile_then_file_then_pairs(tmp_path, monkeypatch):

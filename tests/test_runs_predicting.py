@@ -13,6 +13,7 @@ from moola_lib.errors import UserError
 from moola_lib.evaluation.thresholds import calibrate_alarms, store_alarms
 from moola_lib.features import build_features
 from moola_lib.labels import check_labels, load_labels
+from moola_lib.learning import predict
 from moola_lib.learning.scan import scan
 from moola_lib.market import load_bars, save_bars, simulate_bars
 from moola_lib.models import build_model
@@ -294,3 +295,42 @@ def test_a_line_that_is_still_being_written_is_waited_for(here):
     path.unlink()
     with pytest.raises(UserError, match=r"live.csv cannot be read"):
         follower.poll()
+
+
+def test_predict_as_a_function_takes_a_file_or_an_open_model_and_gives_the_scan(here):
+    bars = load_bars(here / "bars.parquet")
+    path = here / "data" / "models" / "first" / "model.safetensors"
+    opened = open_model("first", "cpu")
+    threshold = settle_manner(opened).threshold
+    expected = scan(opened.model, build_features(bars), stride=5, threshold=threshold)
+    for model, given in ((path, here / "bars.parquet"), (opened, bars), (str(path), bars.frame)):
+        found = predict(model, given)
+        assert found.detections.equals(expected.detections)
+        np.testing.assert_array_equal(found.inside_probability, expected.inside_probability)
+    causal = predict(opened, bars, is_causal=True)
+    assert causal.is_causal and causal.threshold == settle_manner(opened, is_causal=True).threshold
+
+
+def test_segments_are_cut_where_the_cards_longest_gap_says(here):
+    path = here / "data" / "models" / "first" / "model.safetensors"
+    bars = load_bars(here / "bars.parquet")  # it has holes
+    model, card = load_model(path)
+    n_segments = []
+    for longest in (1.0, 60.0):
+        features = {"feature_options": {"max_gap_minutes": longest}}
+        save_model(model, path, features=card["features"], notes=card["notes"] | features)
+        opened = open_model("first", "cpu")
+        n_segments.append(len(build_features(bars, **opened.features).starts))
+    assert n_segments[0] > n_segments[1] == 2
+
+
+def test_bars_of_another_length_are_refused_naming_both_sides(here):
+    path = here / "data" / "models" / "first" / "model.safetensors"
+    five = load_bars(here / "bars.parquet").frame.iloc[::5]
+    with pytest.raises(UserError, match=r"reads 1-minute bars .* these are 5-minute bars"):
+        predict(path, five)
+
+
+def test_causal_answers_of_a_model_trained_on_whole_windows_are_said_to_be(here, capsys):
+    assert main(["predict", "bars.parquet", "--model", "first", "-o", "a.parquet", "--causal"]) == 0
+    assert "trained on whole windows" in " ".join(capsys.readouterr().out.split())

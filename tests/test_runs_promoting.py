@@ -10,7 +10,7 @@ from promoted import GATE, training_days
 from moola_lib.cli import main
 from moola_lib.errors import UserError
 from moola_lib.files import read_json, write_json
-from moola_lib.learning.predict import predict_windows
+from moola_lib.learning.outputs import predict_windows
 from moola_lib.models.weights import load_encoder, load_model, load_tensors, save_tensors
 from moola_lib.runs.lineage import portable_path
 from moola_lib.runs.promoting import promote

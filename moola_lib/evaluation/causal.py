@@ -128,7 +128,7 @@ def score_causal(windows, scores, threshold, *, is_valid=None, n_bootstrap=1000,
     Parameters
     ----------
     windows : LabelledWindows
-        Alarms are judged by the first expansion of each.
+        Early is before the first expansion of a window; a hit is inside any.
     scores : CausalScores
     threshold : float or ndarray (n,)
         From `alarm_threshold` on training windows, those of the window's fold.
@@ -145,7 +145,9 @@ def score_causal(windows, scores, threshold, *, is_valid=None, n_bootstrap=1000,
     alarm, has = first_alarms(scores, threshold), windows.has_expansion
     is_raised = alarm != NEVER
     is_early = is_raised & (~has | (alarm < windows.start))
-    is_hit = is_raised & ~is_early & (alarm <= windows.end)
+    first, last = windows.spans[..., 0], windows.spans[..., 1]
+    has_begun = (first >= 0) & (first <= alarm[:, None])
+    is_hit = is_raised & (has_begun & (alarm[:, None] <= last)).any(axis=1)
     answered = Prediction(inside_probability=scores.inside)
     figures = metric_functions(windows, answered, is_valid=is_valid)
     shares = {
@@ -157,7 +159,7 @@ def score_causal(windows, scores, threshold, *, is_valid=None, n_bootstrap=1000,
     found = {"causal_ap": (figures["inside_ap"], len(windows))}
     found |= {name: (_share(part, whole), int(whole.sum())) for name, (part, whole) in shares.items()}
     is_timed = is_raised & ~is_early
-    latency = np.where(is_timed, alarm - windows.start, 0)
+    latency = np.where(is_timed, alarm - np.where(has_begun, first, 0).max(axis=1), 0)  # since the last start before it
     found |= {name: (_quantile(latency, is_timed, q), int(is_timed.sum())) for name, q in QUANTILES.items()}
     weights, ones = day_block_weights(windows.day, n_bootstrap=n_bootstrap, seed=seed), np.ones((1, len(windows)))
     rows = [

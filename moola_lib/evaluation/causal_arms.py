@@ -9,7 +9,7 @@ import torch
 from moola_lib.evaluation.causal import CausalScores, alarm_threshold, causal_scores, score_causal
 from moola_lib.evaluation.causal_rivals import causal_atr_scores, causal_logistic_scores
 from moola_lib.evaluation.cross_validation import fold_model
-from moola_lib.learning.predict import answer_so_far
+from moola_lib.learning.outputs import answer_so_far
 
 MOST_FALSE_FRAC = 0.1
 RIVALS = {"ATR ratio": causal_atr_scores, "logistic regression": causal_logistic_scores}

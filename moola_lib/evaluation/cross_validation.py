@@ -13,11 +13,11 @@ from moola_lib.evaluation.decoding import decode_spans
 from moola_lib.evaluation.metrics import Prediction, best_threshold
 from moola_lib.evaluation.posteriors import start_marginal
 from moola_lib.labels.targets import COUNTDOWN_CLIP_BARS
-from moola_lib.learning.calibrate import fit_temperature
+from moola_lib.learning.calibrate import fit_null, fit_temperature
 from moola_lib.learning.checkpoints import Checkpoints
 from moola_lib.learning.device import usable_cores
 from moola_lib.learning.finetune import finetune
-from moola_lib.learning.predict import predict_windows, read_outputs
+from moola_lib.learning.outputs import predict_windows, read_outputs
 from moola_lib.models import build_model
 from moola_lib.models.weights import load_encoder, load_model
 from moola_lib.windows.folds import Fold, check_disjoint
@@ -68,6 +68,9 @@ class FoldResult:
         The trained model's tensors; `fold_model` builds it again.
     calibration : dict or None
         What `fit_temperature` reported, where there was a held-out part.
+    null : dict or None
+        What `fit_null` reported of ordinary windows. The outputs and weights are
+        from before it: labelled windows are asked where their expansion is, not whether.
     """
 
     history: list
@@ -76,10 +79,22 @@ class FoldResult:
     transfer: dict | None
     weights: dict
     calibration: dict | None = None
+    null: dict | None = None
 
 
 def run_fold(
-    arm, gather, windows, fold, *, features, validation_frac=0.15, seed=17, folder=None, resume=False, on_epoch=None
+    arm,
+    gather,
+    windows,
+    fold,
+    *,
+    features,
+    validation_frac=0.15,
+    seed=17,
+    ordinary=None,
+    folder=None,
+    resume=False,
+    on_epoch=None,
 ):
     """Train one arm on one fold and answer its test windows.
 
@@ -96,6 +111,8 @@ def run_fold(
         epoch; 0 trains to the last epoch.
     seed : int
         Of the model's initial weights and of training.
+    ordinary : OrdinaryWindows, optional
+        Those of the training fold's days set the score of "no expansion".
     folder : Path, optional
         Where checkpoints go.
     resume : bool
@@ -130,17 +147,21 @@ def run_fold(
         resume=resume,
         on_epoch=on_epoch,
     )
-    calibration = None
+    calibration = null = None
     # a causal arm answers cut windows: how sure whole ones may be is not its question
-    if validation is not None and hasattr(model, "segment_head") and not arm.settings.is_causal:
+    is_calibrated = hasattr(model, "segment_head") and not arm.settings.is_causal
+    if validation is not None and is_calibrated:
         calibration = fit_temperature(model, gather, validation)
     outputs = predict_windows(model, gather, test.place)
     threshold = 0.5
     if "inside_probability" in outputs:
         own = predict_windows(model, gather, train.place)
         threshold = best_threshold(own["inside_probability"], train.targets()["inside"] > 0.5, own["is_valid"])
-    weights = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
-    return FoldResult(history, outputs, threshold, transfer, weights, calibration)
+    weights = {name: value.detach().cpu().numpy().copy() for name, value in model.state_dict().items()}
+    own = () if ordinary is None else ordinary.on_days(windows.day[fold.train])
+    if len(own) and is_calibrated and not model.segment_head.knows_none:
+        null = fit_null(model, gather, train if validation is None else validation, own)
+    return FoldResult(history, outputs, threshold, transfer, weights, calibration, null)
 
 
 def fold_model(arm, gather, result):

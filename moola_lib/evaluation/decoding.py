@@ -22,7 +22,7 @@ def decode_spans(outputs, decoder="inside"):
     Parameters
     ----------
     outputs : dict of ndarray
-        From `learning.predict.predict_windows`.
+        From `learning.outputs.predict_windows`.
     decoder : {"inside", "pointers", "countdown", "segment"}
         `inside`: the run of bars with the largest sum of log-odds over the
         window's own mean; `pointers`: centre and length; `countdown`: the

@@ -79,6 +79,12 @@ def event_study(frame, starts, first, last, *, horizons=HORIZONS, n_controls=20,
     return pd.DataFrame(rows, columns=[*columns, "n_events", "n_days", "verdict"])
 
 
+def half_hours(index):
+    """Return the half hour of the day in New York of each stamp, 0 to 47, (n,) int."""
+    local = index.tz_convert(ZONE)
+    return (local.hour * 2 + local.minute // 30).to_numpy()
+
+
 def _moves(close, atr, at, length, horizon):
     """Return the moves after bars `at`, in ATR: their size, and along the `length` bars before."""
     move = (close[at + horizon] - close[at]) / atr[at]
@@ -95,8 +101,7 @@ def _has_room(at, length, starts, n_bars, reach, atr):
 def _draw_controls(index, first, last, starts, atr, reach, n_controls, seed):
     """Return (which event, position) of the controls, both (m,) int64."""
     rng = np.random.default_rng(seed)
-    local = index.tz_convert(ZONE)
-    half_hour = (local.hour * 2 + local.minute // 30).to_numpy()
+    half_hour = half_hours(index)
     is_free = np.ones(len(index), bool)
     for one, other in zip(first, last, strict=True):
         is_free[max(one - reach, 0) : other + reach + 1] = False

@@ -93,7 +93,17 @@ def results_by_arm(fits, results):
 
 
 def run_fits(
-    fits, gather, windows, *, features, validation_frac=0.15, resume=False, n_workers=None, n_threads=1, on_epoch=None
+    fits,
+    gather,
+    windows,
+    *,
+    features,
+    validation_frac=0.15,
+    ordinary=None,
+    resume=False,
+    n_workers=None,
+    n_threads=1,
+    on_epoch=None,
 ):
     """Run every fit and return what each gave, in the order of the plan.
 
@@ -105,7 +115,7 @@ def run_fits(
     windows : LabelledWindows
     features : dict
         `set_id` and `names`, checked against the encoder's card.
-    validation_frac : float
+    validation_frac, ordinary
         See `run_fold`.
     resume : bool
         Finished fits are read from their checkpoints, others go on from theirs.
@@ -114,8 +124,9 @@ def run_fits(
         the table lies on a GPU. One runs here, without a further process.
     n_threads : int
         Intra-op threads of each worker.
-    on_epoch : callable(dict), optional
-        Called in this process for each epoch of each fit, its `label` added.
+    on_epoch : callable(dict) -> bool or None, optional
+        Called in this process for each epoch of each fit, its `label` added; True
+        ends the experiment, see below.
 
     Returns
     -------
@@ -125,13 +136,14 @@ def run_fits(
     ------
     UserError
         The first that a fit raised, as it was said; a worker was killed; shared
-        memory is too small for the table. The other fits stop after their current
-        epoch, as they do at an interrupt.
+        memory is too small for the table; `on_epoch` ended it, and arms trained for
+        unequal times could not be compared. The other fits stop after their current
+        epoch, as they do at an interrupt; what has a folder can be resumed.
     """
-    options = {"features": features, "validation_frac": validation_frac, "resume": resume}
+    options = {"features": features, "validation_frac": validation_frac, "ordinary": ordinary, "resume": resume}
     n_workers = min(n_workers or _default_workers(gather.device), max(len(fits), 1))
     if n_workers == 1:
-        return [_run(fit, gather, windows, options, on_epoch or (lambda row: None)) for fit in fits]
+        return _run_in_turn(fits, gather, windows, options, on_epoch)
     # a fork of a process that has run torch or CUDA may hang; the server forks from one that has only imported
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -145,7 +157,8 @@ def run_fits(
             waiting = futures = [pool.submit(_run_in_worker, fit) for fit in fits]
         while waiting:
             done, waiting = wait(waiting, SECONDS_BETWEEN_LOOKS)
-            _report(progress, on_epoch)
+            if _report(progress, on_epoch):
+                raise _stopped(len(futures) - len(waiting), len(fits))
             for future in done:
                 future.result()  # a fit's error is raised at once
         _report(progress, on_epoch)
@@ -164,6 +177,30 @@ def run_fits(
 
 class _Stopped(Exception):
     """The experiment was given up; this fit's checkpoint is written."""
+
+
+def _stopped(n_finished, n_fits):
+    """Return the sentence about an experiment that `on_epoch` ended."""
+    return UserError(
+        f"the experiment was stopped with {n_finished} of {n_fits} fits finished; "
+        "run it again with resume=True, and fits that have a folder go on from their last epoch"
+    )
+
+
+def _run_in_turn(fits, gather, windows, options, on_epoch):
+    """Run the fits here, one after the other."""
+    results = []
+
+    def tell(row):
+        if on_epoch is not None and on_epoch(row):
+            raise _Stopped
+
+    for fit in fits:
+        try:
+            results.append(_run(fit, gather, windows, options, tell))
+        except _Stopped:
+            raise _stopped(len(results), len(fits)) from None
+    return results
 
 
 def _run(fit, gather, windows, options, on_epoch):
@@ -197,6 +234,8 @@ def _run_in_worker(fit):
         if _worker["stop"].is_set():
             raise _Stopped
 
+    if _worker["stop"].is_set():  # the pool hands out one fit more than it has workers
+        raise _Stopped
     return _run(fit, _worker["gather"], _worker["windows"], _worker["options"], on_epoch)
 
 
@@ -207,11 +246,12 @@ def _end_with_parent():
 
 
 def _report(progress, on_epoch):
-    """Pass on the rows that have arrived."""
+    """Pass on the rows that have arrived; tell whether one was answered by True: stop."""
+    is_stopped = False
     while not progress.empty():
         row = progress.get()
-        if on_epoch is not None:
-            on_epoch(row)
+        is_stopped |= on_epoch is not None and bool(on_epoch(row))
+    return is_stopped
 
 
 def _check_shared_memory(gather):

@@ -6,6 +6,7 @@ import numpy as np
 
 from moola_lib.evaluation.cross_validation import fold_model
 from moola_lib.files import plain, read_json
+from moola_lib.learning.calibrate import set_null
 from moola_lib.models.weights import save_model
 
 MODEL_NAME = "model.safetensors"
@@ -15,7 +16,7 @@ def save_fits(fits, results, gather, windows, *, features, notes=None):
     """Write the model of every fit that has a folder, as it was scored.
 
     A checkpoint is not that model: its epoch may not be the chosen one, and it
-    knows neither the fit's temperature nor its threshold.
+    knows neither the fit's temperature, nor its threshold, nor "no expansion".
 
     Parameters
     ----------
@@ -37,12 +38,14 @@ def save_fits(fits, results, gather, windows, *, features, notes=None):
     dates, those held out to choose the epoch and the temperature included),
     `n_training_windows`, `n_epochs`, `settings` (those that are not defaults),
     `began_with` (the pre-trained weights' file, fingerprint and run),
-    `inside_threshold` and `calibration`.
+    `inside_threshold`, `calibration` and `null`.
     """
     for fit, result in zip(fits, results, strict=True):
         if fit.folder is None:
             continue
         model = fold_model(fit.arm, gather, result)
+        if result.null is not None:
+            set_null(model.segment_head, result.null["null"], result.null["slope"])
         told = {**(notes or {}), **describe_fit(fit, result, windows)}
         save_model(model, fit.folder / MODEL_NAME, features=features, notes=plain(told))
 
@@ -61,6 +64,7 @@ def describe_fit(fit, result, windows):
         "began_with": _describe_weights(fit.arm.weights or fit.arm.encoder),
         "inside_threshold": float(result.inside_threshold),
         "calibration": result.calibration,
+        "null": result.null,
     }
 
 

@@ -3,6 +3,7 @@
 from statistics import NormalDist
 
 import numpy as np
+import pandas as pd
 
 
 def day_block_weights(days, *, n_bootstrap=1000, seed=17):
@@ -154,3 +155,11 @@ def wilson_interval(n_hits, n, level=0.95):
     middle = share + room / 2
     reach = z * np.sqrt(share * (1 - share) / n + room / (4 * n))
     return float((middle - reach) / (1 + room)), float((middle + reach) / (1 + room))
+
+
+def say_interval(value, low=np.nan, high=np.nan, digits=2):
+    """Return a figure as text, with its interval where it has one: 0.87 (0.76 to 0.98); – where it is missing."""
+    if pd.isna(value):
+        return "–"
+    text = f"{value:.{digits}f}"
+    return text if pd.isna(low) else f"{text} ({low:.{digits}f} to {high:.{digits}f})"

@@ -188,8 +188,7 @@ def _span_figures(windows, start, end, is_right):
     joint = ((np.abs(off_start) <= TOLERANCE_BARS) & (np.abs(off_end) <= TOLERANCE_BARS)).any(axis=1)
     least = np.abs(off_start).min(axis=1)
     nearest = np.take_along_axis(off_start, np.abs(off_start).argmin(axis=1)[:, None], axis=1)[:, 0]
-    overlap = np.minimum(end, windows.end) - np.maximum(start, windows.start) + 1
-    tiou = np.maximum(overlap, 0) / (np.maximum(end, windows.end) - np.minimum(start, windows.start) + 1)
+    tiou, off_centre, off_length = _nearest_span(windows, start, end)
     found = {
         "hit3_start": _mean_of(least <= TOLERANCE_BARS, has),
         "hit3_end": _mean_of(np.abs(off_end).min(axis=1) <= TOLERANCE_BARS, has),
@@ -197,11 +196,26 @@ def _span_figures(windows, start, end, is_right):
         "hit_mean": _mean_of((least[:, None] <= np.arange(MOST_BARS + 1)).mean(axis=1), has),
         "tiou50": _mean_of(tiou >= 0.5, has),
         "tiou75": _mean_of(tiou >= 0.75, has),
-        "centre_mae": _mean_of(np.abs((start + end) - (windows.start + windows.end)) / 2, has),
-        "length_mae": _mean_of(np.abs((end - start) - (windows.end - windows.start)), has),
+        "centre_mae": _mean_of(off_centre, has),
+        "length_mae": _mean_of(off_length, has),
         "onset_bias": _mean_of(np.where(has, nearest, 0.0), has),
     }
     return found if is_right is None else found | {"joint3_type": _mean_of(joint & is_right, has)}
+
+
+def _nearest_span(windows, start, end):
+    """Return the best overlap with any expansion, and the distances of centre and length from the nearest one's."""
+    real = windows.spans[..., 0] >= 0
+    first, last = windows.spans[..., 0], windows.spans[..., 1]
+    start, end = start[:, None], end[:, None]
+    overlap = np.maximum(np.minimum(end, last) - np.maximum(start, first) + 1, 0)
+    tiou = np.where(real, overlap / (np.maximum(end, last) - np.minimum(start, first) + 1), 0.0).max(axis=1)
+    off_centre = np.where(real, np.abs((start + end) - (first + last)) / 2, np.inf)
+    nearest = off_centre.argmin(axis=1)[:, None]
+    off_length = np.abs((end - start) - (last - first))
+    has = windows.has_expansion
+    off = (np.take_along_axis(each, nearest, axis=1)[:, 0] for each in (off_centre, off_length))
+    return tiou, *(np.where(has, each, 0.0) for each in off)
 
 
 def _distances(windows, answer, edge):

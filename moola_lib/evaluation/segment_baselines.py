@@ -9,7 +9,7 @@ from moola_lib.evaluation.baselines import majority_baseline
 from moola_lib.evaluation.oracle import Posterior
 from moola_lib.evaluation.spans import STARTS, answer_spans, inside_threshold, known_spans
 from moola_lib.learning.linear_fit import PLAIN, fit_linear
-from moola_lib.learning.predict import read_posterior
+from moola_lib.learning.outputs import read_posterior
 from moola_lib.models.segments import LinearSegments
 
 BLOCK = 256  # windows at a time

@@ -8,11 +8,11 @@ import pandas as pd
 from moola_lib.errors import UserError
 from moola_lib.evaluation.intervals import day_block_weights
 from moola_lib.files import read_json, write_json
+from moola_lib.learning import MODES
 from moola_lib.learning.causal_scan import causal_candidates, raise_alarms
 from moola_lib.learning.scan import scan
 from moola_lib.market.segments import trade_dates
 
-MODES = {False: "retrospective", True: "causal"}  # by is_causal
 THRESHOLDS = tuple((1 / (1 + np.exp(-np.linspace(-5, 10, 61)))).tolist())  # even in log-odds: confidences crowd near 1
 
 

@@ -6,6 +6,9 @@ from plotly.subplots import make_subplots
 
 from moola_lib.figures.theme import BLUE, DOWN, GREEN, GREY, GUESS, ORANGE, PURPLE, TRUTH, UP, YELLOW, style
 
+NEEDLESS = ["select2d", "lasso2d", "sendChartToCloud"]  # buttons that would stand over a title for nothing
+CLEAR = "rgba(213, 94, 0, 0)"  # ORANGE that does not show
+CANDLES_HEIGHT, STRIP_HEIGHT, LINES_HEIGHT = 213, 30, 120  # of a window's panels, relative
 # What an overview marks: bands have a fill, rolls are lines.
 MARKS = {
     "regular hours": {"fillcolor": "rgba(86, 180, 233, 0.16)", "line": {"width": 0}},
@@ -15,7 +18,18 @@ MARKS = {
 PRICE_HOVER = "%{text}<br>open %{open:,.2f}  high %{high:,.2f}<br>low %{low:,.2f}  close %{close:,.2f}<extra></extra>"
 
 
-def window_figure(frame, *, truth=None, guess=None, probability=None, countdown=None, title="One window"):
+def window_figure(
+    frame,
+    *,
+    truth=None,
+    guess=None,
+    intervals=(),
+    probability=None,
+    start_probability=None,
+    end_probability=None,
+    countdown=None,
+    title="One window",
+):
     """Draw a window's candles, its labelled and predicted span, and per-bar answers below.
 
     Parameters
@@ -24,8 +38,12 @@ def window_figure(frame, *, truth=None, guess=None, probability=None, countdown=
         Bars of the window, indexed by UTC `ts`.
     truth, guess : (int, int), optional
         Labelled and predicted span in bars, inclusive.
+    intervals : sequence of (int, int), optional
+        Where the predicted edges may lie, in bars, inclusive.
     probability : ndarray (105,), optional
         Probability of being inside.
+    start_probability, end_probability : ndarray (105,), optional
+        Of a start and of an end at each bar: a strip of heat under the candles.
     countdown : ndarray (105,) or dict of str to ndarray, optional
         Bars until the start.
     title : str
@@ -34,8 +52,10 @@ def window_figure(frame, *, truth=None, guess=None, probability=None, countdown=
     -------
     plotly Figure
     """
-    n_rows = 1 + (probability is not None) + (countdown is not None)
-    heights = [1.0] if n_rows == 1 else [0.64, *[0.36 / (n_rows - 1)] * (n_rows - 1)]
+    heat = {name: p for name, p in (("end", end_probability), ("start", start_probability)) if p is not None}
+    n_lines = (probability is not None) + (countdown is not None)
+    heights = [CANDLES_HEIGHT, *([STRIP_HEIGHT * len(heat)] if heat else []), *[LINES_HEIGHT] * n_lines]
+    n_rows = len(heights)
     figure = make_subplots(rows=n_rows, cols=1, shared_xaxes=True, row_heights=heights, vertical_spacing=0.05)
     bars = np.arange(len(frame))
     figure.add_trace(_candles(bars, frame, "bars"), row=1, col=1)
@@ -43,19 +63,18 @@ def window_figure(frame, *, truth=None, guess=None, probability=None, countdown=
     for span, colour, name in [(truth, TRUTH, "labelled"), (guess, GUESS, "predicted")]:
         if span is not None:
             figure.add_vrect(x0=span[0] - 0.5, x1=span[1] + 0.5, fillcolor=colour, line_width=0, layer="below")
-            solid = GREEN if name == "labelled" else ORANGE
-            figure.add_trace(
-                go.Scatter(
-                    x=[None],
-                    y=[None],
-                    mode="markers",
-                    name=f"{name} {span[0]}–{span[1]}",
-                    marker={"symbol": "square", "size": 12, "color": solid},
-                ),
-                row=1,
-                col=1,
-            )
+            figure.add_trace(_legend_entry(f"{name} {span[0]}–{span[1]}", GREEN if name == "labelled" else ORANGE))
+    likely = {"color": ORANGE, "width": 4}
+    for low, high in intervals:
+        place = {"y0": 0.03, "y1": 0.03, "yref": "y domain", "x0": low - 0.5, "x1": high + 0.5}
+        figure.add_shape(type="line", line=likely, **place, row=1, col=1)
+    if len(intervals):
+        figure.add_trace(go.Scatter(x=[None], y=[None], mode="lines", name="likely edges", line=likely), row=1, col=1)
     row = 2
+    if heat:
+        figure.add_trace(_heat_strip(bars, heat), row=row, col=1)
+        figure.update_yaxes(showgrid=False, zeroline=False, row=row, col=1)
+        row += 1
     if probability is not None:
         line = {"color": ORANGE, "width": 2}
         trace = go.Scatter(x=bars, y=np.float32(probability), name="P(inside)", line=line, fill="tozeroy")
@@ -67,9 +86,10 @@ def window_figure(frame, *, truth=None, guess=None, probability=None, countdown=
         for (name, value), colour in zip(lines.items(), (BLUE, YELLOW), strict=False):
             figure.add_trace(go.Scatter(x=bars, y=np.float32(value), name=name, line={"color": colour}), row=row, col=1)
         figure.update_yaxes(title_text="bars", row=row, col=1)
+    figure.update_layout(modebar_remove=NEEDLESS)
     figure.update_xaxes(rangeslider_visible=False)
     figure.update_xaxes(title_text=f"bar, from {frame.index[0]:%Y-%m-%d %H:%M} UTC", row=n_rows)
-    return style(figure, title, height=300 + 120 * (n_rows - 1) + 60)
+    return style(figure, title, height=360 + 120 * n_lines + 40 * len(heat))
 
 
 def overview_figure(candles, marks=None, ticks=None, *, title="The whole series", stretch="bar"):
@@ -119,7 +139,7 @@ def overview_figure(candles, marks=None, ticks=None, *, title="The whole series"
         showlegend=True,
         legend={"y": 1, "yanchor": "bottom"},  # above: below stands the two-line axis title
         margin={"t": 72, "b": 64},
-        modebar_remove=["select2d", "lasso2d", "sendChartToCloud"],
+        modebar_remove=NEEDLESS,
     )
     figure.update_xaxes(
         rangeslider_visible=False, range=_edges(x), zeroline=False, hoverformat=",d", title_font_size=11
@@ -151,6 +171,25 @@ def targets_figure(targets, *, title):
     figure.update_yaxes(title_text="bars to start", row=2, col=1)
     figure.update_xaxes(title_text="bar", row=2, col=1)
     return style(figure, title)
+
+
+def _legend_entry(name, colour):
+    """Return a trace without points: a span in the legend."""
+    marker = {"symbol": "square", "size": 12, "color": colour}
+    return go.Scatter(x=[None], y=[None], mode="markers", name=name, marker=marker)
+
+
+def _heat_strip(bars, heat):
+    """Return a heat map of a row of probabilities per edge, on one scale from nothing to the largest."""
+    return go.Heatmap(
+        x=bars,
+        y=list(heat),
+        z=np.float32(list(heat.values())),
+        zmin=0,
+        colorscale=[[0, CLEAR], [1, ORANGE]],
+        showscale=False,
+        hovertemplate="bar %{x}<br>P(%{y}) %{z:.3f}<extra></extra>",
+    )
 
 
 def _candles(x, frame, name):

@@ -122,6 +122,28 @@ def label_efficiency_figure(table, *, title="What each arm makes of a number of 
     return style(figure, title, x="labelled windows to train on", y=y, height=440)
 
 
+def events_figure(events, *, title="After a detection, less random bars of the same half hour"):
+    """Draw the difference of moves after detections and after controls, with 95% intervals.
+
+    Parameters
+    ----------
+    events : DataFrame
+        From `evaluation.event_study.event_study`.
+    title : str
+    """
+    figure = go.Figure()
+    for k, (name, rows) in enumerate(events.groupby("meaning", sort=False)):
+        error = {"type": "data", "symmetric": False, "thickness": 2}
+        error |= {"array": rows["high"] - rows["difference"], "arrayminus": rows["difference"] - rows["low"]}
+        x = rows["horizon"] + 0.4 * k  # side by side
+        marker = {"size": 9, "color": SEQUENCE[k], "symbol": ("circle", "diamond")[k % 2]}
+        trace = go.Scatter(x=x, y=rows["difference"], error_y=error, mode="markers", marker=marker, name=name)
+        figure.add_trace(trace)
+    figure.add_hline(y=0, line={"color": GREY, "dash": "dash"})
+    figure.update_xaxes(tickvals=sorted(events["horizon"].unique()))
+    return style(figure, title, x="bars after its last bar", y="difference (ATR)", height=400)
+
+
 def permutation_figure(test, *, title="Score against labels moved between days", x="score"):
     """Draw the scores on permuted labels and the score on the labels as they are.
 

@@ -8,6 +8,7 @@ from plotly.subplots import make_subplots
 
 from moola_lib.figures.theme import GREY, SEQUENCE, style
 
+N_COLOURED = 6  # of trainings that go on side by side; more legend entries would take the room of the curves
 SYMBOLS = ("x", "cross", "star", "triangle-up", "triangle-down", "diamond", "square", "pentagon", "bowtie", "hexagram")
 
 
@@ -29,6 +30,73 @@ def curves_figure(lines, *, title, y, reference=None):
     if reference is not None:
         figure.add_hline(y=reference[1], line={"color": GREY, "dash": "dash"}, annotation_text=reference[0])
     return style(figure, title, x="epoch", y=y)
+
+
+def live_figure(trainings, n_epochs=None):
+    """Draw the losses of trainings that are under way: the latest to begin in colours, earlier ones grey.
+
+    Parameters
+    ----------
+    trainings : dict of str to list of dict
+        Label ("" where there is one only) to its epochs so far: `epoch`, and
+        losses whose names begin with `train_` or `validation_`.
+    n_epochs : int, optional
+        Right end of the axis.
+
+    Returns
+    -------
+    plotly Figure
+        Its traces are those of `live_curves`.
+    """
+    first, *others = live_curves(trainings)
+    figure = go.Figure(go.Scatter(mode="lines", line={"color": GREY, "width": 1}, opacity=0.6, **first))
+    for k, curve in enumerate(others):
+        width, dash = (2, "solid") if k % 2 else (1, "dot")
+        line = {"color": SEQUENCE[k // 2], "width": width, "dash": dash}
+        figure.add_trace(go.Scatter(mode="lines+markers", marker={"size": 2 + 1.5 * width}, line=line, **curve))
+    style(figure, "Losses: validation solid, training dotted", x="epoch", y="loss")
+    return figure.update_xaxes(range=live_range(n_epochs))
+
+
+def live_curves(trainings):
+    """Return what changes in the traces of `live_figure` as trainings go on.
+
+    Parameters
+    ----------
+    trainings : dict of str to list of dict
+
+    Returns
+    -------
+    list of dict
+        `x`, `y`, `name`, `visible` and `showlegend` of the validation losses of
+        all earlier trainings, then of the training loss and the validation loss
+        of N_COLOURED others: the same number, in the same places, however many
+        there are yet.
+    """
+    labels = list(trainings)
+    earlier = [_curve(trainings[label], "validation_") for label in labels[:-N_COLOURED]]
+    x, y = ([value for curve in earlier for value in [*curve[k], None]] for k in (0, 1))
+    curves = [{"x": x, "y": y, "name": f"{len(earlier)} earlier", "visible": bool(x), "showlegend": True}]
+    shown = {k % N_COLOURED: label for k, label in list(enumerate(labels))[-N_COLOURED:]}
+    for k in range(N_COLOURED):
+        label = shown.get(k, "")
+        own = {word: _curve(trainings.get(label, []), word[:5]) for word in ("training", "validation")}
+        for word, (x, y) in own.items():
+            is_alone = word == "validation" or not own["validation"][0]
+            is_told = {"name": label or word, "showlegend": not label or is_alone}
+            curves.append({"x": x, "y": y, "visible": k in shown and bool(x), **is_told})
+    return curves
+
+
+def live_range(n_epochs):
+    """Return the range of the epochs: the whole way from the first, so that one sees how much is left."""
+    return None if n_epochs is None else [0.5, n_epochs + 0.5]
+
+
+def _curve(rows, prefix):
+    """Return (epochs, losses) of the loss whose name begins so; two empty lists where there is none."""
+    found = [(row["epoch"], value) for row in rows for name, value in row.items() if name.startswith(prefix)]
+    return [epoch for epoch, _ in found], [value for _, value in found]
 
 
 def baselines_figure(scores, names, baselines, *, title):

@@ -1,5 +1,6 @@
 """Expansion labels: the table, its targets, and rule-made proposals. The only room that looks forward."""
 
+from moola_lib.labels.audit import audit_labels
 from moola_lib.labels.journal import compact, gather_labellings, read_journals
 from moola_lib.labels.pretext import PRETEXT_TASKS, pretext_targets
 from moola_lib.labels.proposals import SurgeRule, propose_labels
@@ -7,7 +8,6 @@ from moola_lib.labels.table import (
     CLASSES,
     LABELS,
     Labels,
-    audit_labels,
     check_labels,
     labels_from_planted,
     load_labels,

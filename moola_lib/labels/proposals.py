@@ -2,8 +2,10 @@
 
 A surge is a directional move that is large against the average true range
 before it and goes straight. The state before it is a retracement when price
-had moved against the coming direction, else a consolidation. Scores against
-proposals say how well a model agrees with this rule, nothing more.
+had moved against the coming direction, a consolidation when its bars were
+compressed; a move with neither before it goes on with what was there, and is
+no expansion. Scores against proposals say how well a model agrees with this
+rule, nothing more.
 """
 
 from dataclasses import dataclass
@@ -35,6 +37,11 @@ class SurgeRule:
         Bars looked at before the surge, the shared bar excluded.
     min_counter_atr : float
         Move against the coming direction, in ATRs, that makes a retracement.
+    max_compression : float
+        Mean range of those bars over that of the last `usual_bars`, up to which
+        they are a consolidation; where both hold, it is a retracement.
+    usual_bars : int
+        Bars whose range counts as the usual one, those before the surge included.
     """
 
     min_move_atr: float = 3.0
@@ -43,6 +50,8 @@ class SurgeRule:
     max_bars: int = 30
     state_bars: int = 15
     min_counter_atr: float = 1.0
+    max_compression: float = 1.0
+    usual_bars: int = 60
 
 
 DEFAULT_RULE = SurgeRule()
@@ -61,7 +70,8 @@ def find_surges(frame, rule=DEFAULT_RULE, *, max_gap_minutes=5.0):
     -------
     DataFrame
         `start`, `end` (positions, inclusive), `direction`, `move_atr`,
-        `efficiency`, `counter_atr`, `label`, in time order.
+        `efficiency`, `counter_atr`, `compression`, `label`, in time order;
+        those with neither state before them are left out.
     """
     starts = segment_starts(frame, max_gap_minutes=max_gap_minutes)
     high, low, close = (frame[name].to_numpy(np.float64) for name in ("high", "low", "close"))
@@ -83,7 +93,10 @@ def find_surges(frame, rule=DEFAULT_RULE, *, max_gap_minutes=5.0):
     segment_first = starts[np.searchsorted(starts, start, side="right") - 1]
     before = np.maximum(start - rule.state_bars, segment_first)
     counter = -direction * (close[start - 1] - close[before]) / atr[start - 1]
-    return pd.DataFrame(
+    compression = _compare_ranges(high - low, before, np.maximum(start - rule.usual_bars, segment_first), start)
+    is_second = counter >= rule.min_counter_atr
+    has_state = is_second | (compression <= rule.max_compression)
+    surges = pd.DataFrame(
         {
             "start": start,
             "end": start + lengths[start] - 1,
@@ -91,9 +104,38 @@ def find_surges(frame, rule=DEFAULT_RULE, *, max_gap_minutes=5.0):
             "move_atr": np.abs(moves[start]),
             "efficiency": efficiencies[start],
             "counter_atr": counter,
-            "label": np.where(counter >= rule.min_counter_atr, "retracement", "consolidation"),
+            "compression": compression,
+            "label": np.where(is_second, "retracement", "consolidation"),
         }
     )
+    return surges[has_state].reset_index(drop=True)
+
+
+def explain_surges(surges, rule=DEFAULT_RULE):
+    """Say of each surge why the rule proposes it.
+
+    Parameters
+    ----------
+    surges : DataFrame
+        From `find_surges`.
+    rule : SurgeRule
+
+    Returns
+    -------
+    list of str
+    """
+    reasons = []
+    for surge in surges.itertuples(index=False):
+        way = "up" if surge.direction > 0 else "down"
+        if surge.label == "retracement":
+            state = f"{surge.counter_atr:.1f} ATR the other way"
+        else:
+            state = f"at {surge.compression:.2f} of the usual range"
+        reasons.append(
+            f"{way} {surge.move_atr:.1f} ATR in {surge.end - surge.start + 1} bars, efficiency {surge.efficiency:.2f}; "
+            f"the {rule.state_bars} bars before {state}"
+        )
+    return reasons
 
 
 def propose_labels(frame, *, n_windows=174, rule=DEFAULT_RULE, first_ts=None, seed=17, max_gap_minutes=5.0):
@@ -118,7 +160,8 @@ def propose_labels(frame, *, n_windows=174, rule=DEFAULT_RULE, first_ts=None, se
     Returns
     -------
     DataFrame
-        A checked label table, source "proposal:surge", sorted by time.
+        A checked label table, source "proposal:surge", sorted by time; `quality`
+        holds the reason in words.
 
     Raises
     ------
@@ -166,10 +209,17 @@ def propose_labels(frame, *, n_windows=174, rule=DEFAULT_RULE, first_ts=None, se
             "label": [surge["label"] for _, surge in rows],
             "annotator": "rule",
             "source": "proposal:surge",
-            "quality": [f"move {surge['move_atr']:.1f} ATR, efficiency {surge['efficiency']:.2f}" for _, surge in rows],
+            "quality": explain_surges(pd.DataFrame([surge for _, surge in rows]), rule),
         }
     )
     return check_labels(table, source="proposed labels")
+
+
+def _compare_ranges(ranges, near, far, stop):
+    """Return the mean range of bars near..stop-1 over that of far..stop-1, per surge; 1 where those have none."""
+    total = np.r_[0.0, np.cumsum(ranges)]
+    here, usual = ((total[stop] - total[first]) / (stop - first) for first in (near, far))
+    return np.divide(here, usual, out=np.ones(len(stop)), where=usual > 0)
 
 
 @numba.njit(cache=True)

@@ -1,4 +1,4 @@
-"""The label table: reading both layouts, listing every violation, the audit."""
+"""The label table: reading it in any format, listing every violation."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +8,9 @@ import pandas as pd
 
 from moola_lib.errors import UserError
 from moola_lib.files import replace_atomically
+from moola_lib.labels.older import find_stamps, read_older
 from moola_lib.labels.targets import WINDOW_BARS
-from moola_lib.market.bars import PRICES, Bars, clean_bars
+from moola_lib.market.bars import Bars
 
 CLASSES = ("consolidation", "retracement")  # class indices 0 and 1
 LABELS = (*CLASSES, "none")
@@ -26,7 +27,6 @@ OPTIONAL = {
     "mode": "str",
     "tool_version": "str",
 }
-LEGACY_FIRST_STAMP = "2000-01-03"
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,20 @@ class Labels:
         return self.table["window_id"].nunique()
 
 
-def load_labels(path):
-    """Read a label table in either layout.
+def load_labels(path, frame=None, *, symbol=None):
+    """Read a label table.
 
     Parameters
     ----------
     path : str or Path
-        Parquet. The current layout has `window_start`; the older one has
-        `features`, an object array of 105 [open, high, low, close] per row.
+        Parquet, or CSV (`.csv`) or Label Studio JSON (`.json`), see
+        `labels.exchange`. The current layout has `window_start`; the older one,
+        in parquet only, has `features`, an object array of 105 [open, high,
+        low, close] per row.
+    frame : DataFrame, optional
+        Bars indexed by UTC `ts`, for JSON whose regions are times and that holds no bars.
+    symbol : str, optional
+        For JSON that names none.
 
     Returns
     -------
@@ -76,17 +82,48 @@ def load_labels(path):
     """
     path = Path(path)
     if not path.exists():
-        raise UserError(f"{path} does not exist; give a parquet file with labels")
-    try:
-        frame = pd.read_parquet(path)
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as parquet: {error}") from error
-    if frame.empty:
+        raise UserError(f"{path} does not exist; give a file with labels (.parquet, .csv or .json)")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the file in it that holds the labels")
+    from moola_lib.labels.exchange import read_frame  # it writes and reads tables as they are here
+
+    table, own = read_frame(path, frame, symbol=symbol), None
+    if table.empty:
         raise UserError(f"{path} holds no labels")
-    bars = None
-    if "window_start" not in frame.columns and "features" in frame.columns:
-        frame, bars = _read_older_layout(frame, path)
-    return Labels(check_labels(frame, source=str(path)), bars)
+    if "window_start" not in table.columns and "features" in table.columns:
+        table, own = read_older(table, source=str(path))
+    return Labels(check_labels(table, source=str(path)), own)
+
+
+def stamp_labels(labels, frame):
+    """Give labels of the older layout the stamps of the bars that they were drawn on.
+
+    Parameters
+    ----------
+    labels : Labels
+        With `bars` of their own.
+    frame : DataFrame
+        Bars of one symbol indexed by UTC `ts`.
+
+    Returns
+    -------
+    Labels
+        Without bars of their own, under the symbol of `frame`.
+
+    Raises
+    ------
+    UserError
+        A window is not in the bars.
+    """
+    table = labels.table
+    stamps = find_stamps(labels.bars.frame, frame)[table["window_start"]].array
+    lost = table.loc[stamps.isna(), "window_id"].unique()
+    if len(lost):
+        raise UserError(
+            f"{len(lost)} of {labels.n_windows} windows of the older layout are not in the bars (the first is "
+            f"{lost[0]}); give the bars they were cut from, at the same prices"
+        )
+    return Labels(check_labels(table.assign(window_start=stamps, symbol=str(frame["symbol"].iloc[0]))))
 
 
 def save_labels(table, path):
@@ -103,6 +140,41 @@ def check_labels(frame, *, source="the label table", window_bars=WINDOW_BARS):
     UserError
         Names every violating row with its value.
     """
+    table, wrong = _check(frame, source, window_bars)
+    if wrong:
+        raise UserError(
+            f"{source} breaks the rules of a label table in {len(wrong)} place(s): "
+            + "; ".join(f"{where}: {what}" for where, what in wrong)
+        )
+    return table
+
+
+def find_violations(frame, *, source="the label table", window_bars=WINDOW_BARS):
+    """List what `check_labels` would refuse.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        With the columns of a label table.
+    source : str
+        Its name in sentences.
+    window_bars : int
+
+    Returns
+    -------
+    DataFrame
+        `where` (a row, from 1, or a window) and `violation`, in words.
+
+    Raises
+    ------
+    UserError
+        A column is missing, or stamps cannot be read: then rows cannot be judged.
+    """
+    return pd.DataFrame(_check(frame, source, window_bars)[1], columns=["where", "violation"])
+
+
+def _check(frame, source, window_bars):
+    """Return the typed table, and the violations as (where, what)."""
     missing = [name for name in REQUIRED if name not in frame.columns]
     if missing:
         raise UserError(f"{source} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}")
@@ -113,44 +185,68 @@ def check_labels(frame, *, source="the label table", window_bars=WINDOW_BARS):
     _refuse_naive(table["window_start"], source)
     table["window_start"] = _to_utc(table["window_start"], source)
     table["labelled_at"] = _to_utc(table["labelled_at"], source)
-    wrong = []
-    for name in ("expansion_start", "expansion_end", *SOFT_EDGES):
-        numbers = pd.to_numeric(table[name], errors="coerce")
-        is_text = (numbers.isna() & table[name].notna()) | (numbers % 1 != 0) & numbers.notna()
-        wrong += [f"row {row + 1}: {name} = {table[name][row]!r} is not a whole bar" for row in np.flatnonzero(is_text)]
-        table[name] = numbers.where(~is_text).astype("Int64")
-    is_known = table["label"].isin(LABELS)
-    wrong += [
-        f"row {row + 1}: label = {table['label'][row]!r} is not one of {', '.join(LABELS)}"
-        for row in np.flatnonzero(~is_known)
-    ]
-    start, end = table["expansion_start"], table["expansion_end"]
-    has_span = start.notna() & end.notna()
-    is_none = table["label"] == "none"
-    in_order = ((start >= 0) & (start <= end) & (end < window_bars)).fillna(False)
-    for row in np.flatnonzero(~is_none & is_known & ~(has_span & in_order)):
-        wrong.append(f"row {row + 1}: span {_show(start[row])}..{_show(end[row])} is not within 0..{window_bars - 1}")
-    for row in np.flatnonzero(is_none & (start.notna() | end.notna())):
-        wrong.append(f"row {row + 1}: label is none but a span {_show(start[row])}..{_show(end[row])} is given")
-    for row in np.flatnonzero(table["symbol"].isna()):
-        wrong.append(f"row {row + 1}: symbol is empty")
-    for row in np.flatnonzero(table["window_start"].isna()):
-        wrong.append(f"row {row + 1}: window_start is empty")
-    for row in np.flatnonzero(table.duplicated(["window_id", "expansion_start"])):
-        key = f"{table['window_id'][row]}, {_show(start[row])}"
-        wrong.append(f"row {row + 1}: the key (window_id, expansion_start) = ({key}) occurs twice")
-    for window_id, group in table[table["window_id"].duplicated(keep=False)].groupby("window_id"):
-        if group["window_start"].nunique() > 1:
-            wrong.append(f"window {window_id}: {group['window_start'].nunique()} different window_start")
-        if (group["label"] == "none").any():
-            wrong.append(f"window {window_id}: a row says none, another row gives it an expansion or none again")
-    if wrong:
-        raise UserError(f"{source} breaks the rules of a label table in {len(wrong)} place(s): " + "; ".join(wrong))
+    table["window_id"] = (
+        table["window_id"].astype(object).where(table["window_id"].isna(), table["window_id"].astype(str))
+    )
+    wrong = [(f"row {row + 1}", what) for row, what in (*_read_numbers(table), *_wrong_rows(table, window_bars))]
+    wrong += [(f"window {window_id}", what) for window_id, what in _wrong_windows(table)]
     table["window_id"] = table["window_id"].astype(str)
     for name, kind in OPTIONAL.items():
         if kind in ("str", "float64"):
             table[name] = table[name].astype(kind)
-    return table[[*REQUIRED, *OPTIONAL]]
+    return table[[*REQUIRED, *OPTIONAL]], wrong
+
+
+def _read_numbers(table):
+    """Turn the table's columns of numbers into numbers, in place; return (row, what) of cells that hold none."""
+    wrong = []
+    for name in ("expansion_start", "expansion_end", *SOFT_EDGES, "seconds"):
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        is_text = numbers.isna() & table[name].notna()
+        unit = "a number"
+        if name != "seconds":
+            is_text, unit = is_text | (numbers % 1 != 0) & numbers.notna(), "a whole bar"
+        wrong += [(row, f"{name} = {table[name][row]!r} is not {unit}") for row in np.flatnonzero(is_text)]
+        table[name] = numbers.where(~is_text).astype("float64" if name == "seconds" else "Int64")
+    return wrong
+
+
+def _wrong_rows(table, window_bars):
+    """Return (row, what) of rows that break a rule by themselves, or share their key with an earlier one."""
+    is_known = table["label"].isin(LABELS)
+    wrong = [
+        (row, f"label = {table['label'][row]!r} is not one of {', '.join(LABELS)}") for row in np.flatnonzero(~is_known)
+    ]
+    start, end = table["expansion_start"], table["expansion_end"]
+    is_none = table["label"] == "none"
+    in_order = ((start >= 0) & (start <= end) & (end < window_bars)).fillna(False)
+    for row in np.flatnonzero(~is_none & is_known & ~in_order):
+        wrong.append((row, f"span {_show(start[row])}..{_show(end[row])} is not within 0..{window_bars - 1}"))
+    for row in np.flatnonzero(is_none & (start.notna() | end.notna())):
+        wrong.append((row, f"label is none but a span {_show(start[row])}..{_show(end[row])} is given"))
+    for edge in ("start", "end"):
+        low, high = table[f"{edge}_low"], table[f"{edge}_high"]
+        is_bad = (low > high).fillna(False) | (low < 0).fillna(False) | (high >= window_bars).fillna(False)
+        for row in np.flatnonzero(is_bad):
+            wrong.append((row, f"soft {edge} {_show(low[row])}..{_show(high[row])} is not within 0..{window_bars - 1}"))
+    for name in ("window_id", "symbol", "window_start"):
+        wrong += [(row, f"{name} is empty") for row in np.flatnonzero(table[name].isna())]
+    for row in np.flatnonzero(table.duplicated(["window_id", "expansion_start"])):
+        key = f"{table['window_id'][row]}, {_show(start[row])}"
+        wrong.append((row, f"the key (window_id, expansion_start) = ({key}) occurs twice"))
+    return wrong
+
+
+def _wrong_windows(table):
+    """Return (window_id, what) of windows whose rows contradict each other."""
+    wrong = []
+    for window_id, group in table[table["window_id"].duplicated(keep=False)].groupby("window_id"):
+        for name in ("window_start", "symbol"):
+            if group[name].nunique() > 1:
+                wrong.append((window_id, f"{group[name].nunique()} different {name}"))
+        if (group["label"] == "none").any():
+            wrong.append((window_id, "a row says none, another row gives it an expansion or none again"))
+    return wrong
 
 
 def labels_from_planted(planted, *, symbol, n_windows=174, first_ts=None, seed=17):
@@ -207,80 +303,6 @@ def labels_from_planted(planted, *, symbol, n_windows=174, first_ts=None, seed=1
     return check_labels(table, source="simulated labels")
 
 
-def audit_labels(table):
-    """Return one row per check of the table: `check`, `count`, `of`, `example`.
-
-    Flags are not violations: starts or ends outside the inner part, one-bar
-    expansions, several expansions in one window, stamps of labelling missing.
-    """
-    low, high = INNER_BARS
-    spans = table[table["label"] != "none"]
-    flags = {
-        f"start outside the inner bars {low}..{high}": ~spans["expansion_start"].between(low, high),
-        f"end outside the inner bars {low}..{high}": ~spans["expansion_end"].between(low, high),
-        "expansion of a single bar": spans["expansion_start"] == spans["expansion_end"],
-        "expansion longer than 30 bars": spans["expansion_end"] - spans["expansion_start"] + 1 > 30,
-        "further expansion in the same window": spans.duplicated("window_id"),
-        "windows sharing their first bar": spans.duplicated("window_start") & ~spans.duplicated("window_id"),
-        "time of labelling missing": spans["labelled_at"].isna(),
-        "made by a rule (proposal)": spans["source"].fillna("").str.startswith("proposal"),
-    }
-    rows = []
-    for check, is_flagged in flags.items():
-        is_flagged = is_flagged.fillna(False).to_numpy(bool)
-        example = spans["window_id"].iloc[int(is_flagged.argmax())] if is_flagged.any() else ""
-        rows.append({"check": check, "count": int(is_flagged.sum()), "of": len(spans), "example": example})
-    rows.append(
-        {"check": "no expansion", "count": int((table["label"] == "none").sum()), "of": len(table), "example": ""}
-    )
-    return pd.DataFrame(rows)
-
-
-def _read_older_layout(frame, path):
-    """Turn rows of 105 [O, H, L, C] into the current layout and the bars behind it, a day apart per window."""
-    frame = frame.reset_index(drop=True)
-    if "window_id" not in frame.columns:
-        frame["window_id"] = [f"older-{row:04d}" for row in range(len(frame))]
-    symbols = frame["symbol"].dropna().unique() if "symbol" in frame.columns else []
-    if len(symbols) > 1:
-        raise UserError(f"{path} holds labels of {len(symbols)} symbols ({', '.join(map(str, symbols))}); give one")
-    symbol = str(symbols[0]) if len(symbols) else "UNKNOWN"
-    prices = {}
-    for row, (window_id, values) in enumerate(zip(frame["window_id"], frame["features"], strict=True)):
-        bars = _read_window(values, path, row)
-        if not np.array_equal(prices.setdefault(window_id, bars), bars):
-            raise UserError(f"{path}: row {row + 1}: window {window_id} has other bars than in an earlier row")
-    days = dict(zip(prices, pd.date_range(LEGACY_FIRST_STAMP, periods=len(prices), freq="D", tz="UTC"), strict=True))
-    stamps = [pd.date_range(day, periods=WINDOW_BARS, freq="min") for day in days.values()]
-    bars = pd.DataFrame(np.concatenate(list(prices.values())), columns=PRICES).assign(volume=0.0, symbol=symbol)
-    bars.index = stamps[0].append(stamps[1:]).rename("ts")
-    table = frame.drop(columns="features").assign(symbol=symbol, window_start=frame["window_id"].map(days))
-    return table, clean_bars(bars, source=str(path), drop_budget=0.0)
-
-
-def _read_window(values, path, row):
-    """Return one window's prices, (105, 4) float64."""
-    try:
-        bars = np.stack([np.asarray(bar, np.float64) for bar in values])
-    except (TypeError, ValueError):
-        bars = np.empty(0)
-    if bars.shape != (WINDOW_BARS, 4):
-        raise UserError(
-            f"{path}: row {row + 1}: `features` must hold {WINDOW_BARS} rows of [open, high, low, close]; "
-            f"found {_describe_shape(values)}"
-        )
-    return bars
-
-
-def _describe_shape(values):
-    """Say what stands in the place of a window's prices."""
-    try:
-        widths = sorted({len(bar) for bar in values})
-    except TypeError:
-        return f"{type(values).__name__}"
-    return f"{len(values)} rows of {' or '.join(map(str, widths)) or 'nothing'} values"
-
-
 def _refuse_naive(stamps, source):
     """Refuse a window_start without a zone: read in the wrong one, the label lands on other bars."""
     for row, stamp in enumerate(stamps):
@@ -296,10 +318,15 @@ def _refuse_naive(stamps, source):
 
 def _to_utc(stamps, source):
     """Return a column of stamps as UTC; naive stamps are read as UTC."""
-    try:
-        return pd.to_datetime(stamps, utc=True)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{source}: a stamp cannot be read as a time ({error})") from error
+    if not isinstance(stamps.dtype, pd.DatetimeTZDtype):
+        stamps = stamps.map(str, na_action="ignore")  # texts may differ in how fine they are
+    read = pd.to_datetime(stamps, utc=True, format="ISO8601", errors="coerce")
+    read = read.where(read.dt.year.between(1700, 2200)).dt.as_unit("ns")  # nanoseconds hold 1678 to 2261
+    for row in np.flatnonzero(read.isna() & stamps.notna()):
+        raise UserError(
+            f"{source}: row {row + 1}: {stamps.name} = {stamps[row]!r} is not a time like 2024-03-05T15:00Z"
+        )
+    return read
 
 
 def _show(value):

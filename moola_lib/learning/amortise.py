@@ -83,8 +83,8 @@ def amortise(model, feature_options, settings, *, device="cpu", checkpoints=None
     resume : bool
         Continue from the latest checkpoint if there is one: on CPU the end is
         the same, to the bit, as without the interruption.
-    on_epoch : callable(dict), optional
-        Called with each epoch's row.
+    on_epoch : callable(dict) -> bool or None, optional
+        Called with each epoch's row, once it is saved; True ends the training there.
 
     Returns
     -------

@@ -81,8 +81,8 @@ def fit_null(model, gather, windows, ordinary):
     windows : LabelledWindows
         Of the training fold. Better held out of training: the evidence of
         windows that were trained on is higher than of new ones.
-    ordinary : ndarray (m,), int64
-        Places of `windows.ordinary_places` on the training fold's days.
+    ordinary : OrdinaryWindows (m)
+        Of the training fold's days.
 
     Returns
     -------
@@ -110,19 +110,24 @@ def fit_null(model, gather, windows, ordinary):
             f"{len(known)} windows with an expansion and {len(ordinary)} ordinary ones cannot set the score of "
             "'no expansion'; give some of both"
         )
-    evidence = [find_evidence(model, gather, places).double() for places in (known, ordinary)]
+    evidence = [find_evidence(model, gather, places).double() for places in (known, ordinary.place)]
     z = torch.cat(evidence)
     is_known = torch.cat([torch.ones_like(evidence[0]), torch.zeros_like(evidence[1])])
     share = torch.cat([torch.full_like(part, 0.5 / len(part)) for part in evidence])
     null, slope = _fit_logistic(z, is_known, share)
-    with torch.no_grad():
-        head.null.fill_(null * float(head.temperature))
-        head.null_slope.fill_(slope)
-        head.knows_none.fill_(True)
+    set_null(head, null, slope)
     above = evidence[0][:, None] - evidence[1]
     auc = float(((above > 0).double() + 0.5 * (above == 0).double()).mean())
     counts = {"n_labelled": len(known), "n_ordinary": len(ordinary)}
     return {"null": null, "auc": auc, "slope": slope, **counts}
+
+
+@torch.no_grad()
+def set_null(head, null, slope):
+    """Give a segment head the null and slope that `fit_null` found for its model."""
+    head.null.fill_(null * float(head.temperature))
+    head.null_slope.fill_(slope)
+    head.knows_none.fill_(True)
 
 
 def find_evidence(model, gather, places):

@@ -70,14 +70,16 @@ def train_epochs(
         Stop after so many epochs without anything better.
     checkpoints : Checkpoints, optional
     resume : bool
-    on_epoch : callable(dict), optional
+    on_epoch : callable(dict) -> bool or None, optional
+        Called with each epoch's row, once it is saved; True ends the training there.
 
     Returns
     -------
     list of dict
         One row per epoch: `epoch`, `n_epochs`, `train_<loss>`,
         `validation_<loss>`, `start_<loss>` (validation before training),
-        `learning_rate`, `windows_per_second`, and the further figures.
+        `learning_rate`, `windows_per_second`, and the further figures; the last
+        one has `is_stopped` where `on_epoch` ended the training.
 
     Raises
     ------
@@ -149,10 +151,12 @@ def train_epochs(
                 best_weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
             if checkpoints is not None:
                 checkpoints.save(state(), score=row[validation], epoch=epoch + 1)
-            if on_epoch is not None:
-                on_epoch(row)
+            is_stopped = on_epoch is not None and on_epoch(row)
             if is_interrupted():
                 raise KeyboardInterrupt
+            if is_stopped and len(history) < settings.n_epochs:
+                row["is_stopped"] = True
+                break
     if best_weights is not None:
         model.load_state_dict(best_weights)
     return history

@@ -137,7 +137,8 @@ def finetune(
         Continue from the latest checkpoint if there is one.
     score : callable(model) -> dict, optional
         Extra figures for each epoch's row.
-    on_epoch : callable(dict), optional
+    on_epoch : callable(dict) -> bool or None, optional
+        Called with each epoch's row, once it is saved; True ends the training there.
 
     Returns
     -------
@@ -147,7 +148,8 @@ def finetune(
         training; 1 at the start), `windows_per_second`, `sigma_<task>`, for `ema`
         `running_mean_<task>`, and where two or more tasks were audited `loss_share_<task>`,
         `gradient_share_<task>` and `cosine_<a>~<b>` averaged over the epoch, and
-        `silenced` and `dominating` (lists of tasks). Every audit is a line of
+        `silenced` and `dominating` (lists of tasks). The last row has `is_stopped`
+        where `on_epoch` ended the training. Every audit is a line of
         `metrics.jsonl` beside the checkpoints; `evaluation.balance.read_metrics` reads it.
 
     Raises
@@ -266,10 +268,12 @@ def finetune(
             extra |= {"start": start_losses, "start_validation": start_validation}
             state = training_state(model, optimizer, {"order": order}, extra)
             checkpoints.save(state, score=row["selection_loss"], epoch=epoch + 1)
-        if on_epoch is not None:
-            on_epoch(row)
+        is_stopped = on_epoch is not None and on_epoch(row)
         if settings.on_silenced == "stop":
             refuse_extremes(row)
+        if is_stopped and len(history) < n_epochs:
+            row["is_stopped"] = True
+            break
     if best_weights is not None:
         model.load_state_dict(best_weights)
     set_mode(model, is_frozen=False)

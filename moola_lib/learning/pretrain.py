@@ -102,8 +102,8 @@ def pretrain(
     resume : bool
         Continue from the latest checkpoint if there is one: on CPU the end is
         the same, to the bit, as without the interruption.
-    on_epoch : callable(dict), optional
-        Called with each epoch's row.
+    on_epoch : callable(dict) -> bool or None, optional
+        Called with each epoch's row, once it is saved; True ends the training there.
 
     Returns
     -------
@@ -112,7 +112,8 @@ def pretrain(
         `validation_<loss>`, `start_<loss>` (validation before training), where
         the loss is `huber` for reconstruction and `loss` for classification;
         `learning_rate`, `windows_per_second`; and for reconstruction
-        `validation_sigma_loss` (not a scale), `log_sigma`.
+        `validation_sigma_loss` (not a scale), `log_sigma`. The last row has
+        `is_stopped` where `on_epoch` ended the training.
 
     Raises
     ------

@@ -33,6 +33,15 @@ def build_parser():
     bars.add_argument("--drop-budget", type=float, metavar="FRACTION", help="rows that may be dropped (default 0.005)")
     bars.add_argument("--overwrite", action="store_true", help="replace an existing output")
 
+    labels = commands.add_parser("labels", help="check labels of any format, and write them in another")
+    labels.add_argument("source", metavar="FILE", help="parquet, CSV or Label Studio JSON")
+    labels.add_argument(
+        "-o", dest="output", metavar="FILE", help="ends in .parquet, .csv or .json; without: only check"
+    )
+    labels.add_argument("--bars", metavar="BARS", help="the bars they were made on: for JSON, and the older layout")
+    labels.add_argument("--symbol", metavar="NAME", help="which symbol of the bars, or of a JSON that names none")
+    labels.add_argument("--overwrite", action="store_true", help="replace an existing output")
+
     predict = commands.add_parser("predict", help="find expansions in bars with a trained model")
     predict.add_argument("source", metavar="BARS", help="parquet, CSV or DBN of any vendor")
     predict.add_argument(
@@ -51,6 +60,10 @@ def build_parser():
     evaluate.add_argument("model", metavar="MODEL", help="a name in data/models, or a .safetensors file")
     evaluate.add_argument("source", metavar="BARS", help="parquet, CSV or DBN of any vendor")
     evaluate.add_argument("labels", metavar="LABELS", nargs="?", help="a label table of these bars")
+    evaluate.add_argument(
+        "--walk-forward", type=int, metavar="N",
+        help="with LABELS: blocks to test the recipe on, trained on those before (default 3; 0: none)",
+    )  # fmt: skip
     _add_confidence(evaluate)
     _add_scanning(evaluate)
 

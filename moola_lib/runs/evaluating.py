@@ -1,19 +1,26 @@
-"""`moola evaluate`: would a model have worked on these bars? Detections by regime, and what followed them."""
-
-import numpy as np
-import pandas as pd
+"""`moola evaluate`: would a model have worked on these bars? Detections by regime, labelled windows, walk-forward."""
 
 from moola_lib.errors import UserError
-from moola_lib.runs.predicting import open_model, settle_manner
-from moola_lib.runs.terminal import open_console
+from moola_lib.runs.evaluating_labels import Told, place_table, score_windows, store_rescored, walk_labels
+from moola_lib.runs.evaluation_tables import print_evaluation, show_status
+from moola_lib.runs.predicting import find_model, open_model, settle_manner, show_progress
 
-NO_PROMISE = "A description of these bars, no forecast and no promise: costs and fills are not in it."
-WORDS = {"group": "bars", "n_found": "detections", "per_session": "a session", "n_labelled": "labelled"}
-WORDS |= {"false_per_session": "false a session", "n_events": "events", "n_days": "days"}
+N_FORWARD_FOLDS = 3
 
 
-def evaluate_bars(source, model, labels=None, *, device="auto", reading=None, stream=None, **manner):
-    """Scan bars with a model and print what the detections are worth.
+def evaluate_bars(
+    source,
+    model,
+    labels=None,
+    *,
+    walk_forward=N_FORWARD_FOLDS,
+    n_workers=None,
+    device="auto",
+    reading=None,
+    stream=None,
+    **manner,
+):
+    """Scan bars with a model and print what it is worth there.
 
     Parameters
     ----------
@@ -22,7 +29,13 @@ def evaluate_bars(source, model, labels=None, *, device="auto", reading=None, st
     model : str
         A name in `data/models`, or a file of weights with its card beside it.
     labels : str or Path, optional
-        A label table of these bars; precision and recall are of its days alone.
+        A label table of these bars. Figures of a named model on labels that
+        changed since it was trained are kept in its card.
+    walk_forward : int
+        Blocks of labels to test the model's recipe on, each trained on those
+        before; 0 leaves it out.
+    n_workers : int, optional
+        Processes that train.
     device : str
     reading : dict, optional
         tz, stamp, symbol, scale of `load_bars`.
@@ -35,122 +48,92 @@ def evaluate_bars(source, model, labels=None, *, device="auto", reading=None, st
     -------
     dict of str to DataFrame
         `detections` of `score_detections`, `events` of `event_study` (absent
-        where there are too few), `drift` of `drift_from` (absent where the
-        card holds no distributions).
+        where there are too few), `drift` of `drift_from` (absent where the card
+        holds no distributions); with labels `chance` of `compare_chance`,
+        `windows` of `score_new_windows`, `rescored` of `rescore` (where they
+        changed) and `walk_forward`. What is absent is explained in print.
 
     Raises
     ------
     UserError
         Model, bars and labels do not fit each other, or nothing is left beside the training days.
     """
+    if walk_forward < 0:
+        raise UserError(
+            f"walk-forward over {walk_forward} blocks is not possible; give 1 or more, or 0 to leave it out"
+        )
     opened = open_model(model, device)
     manner = settle_manner(opened, **manner)
-    from moola_lib.evaluation.detections import score_detections
-    from moola_lib.features.drift import drift_from
+    from moola_lib.evaluation.watching import Series, label_series, watch_series
     from moola_lib.features.table import build_features
-    from moola_lib.learning.causal_scan import scan_causally
-    from moola_lib.learning.scan import scan
     from moola_lib.market.bars import load_bars
+    from moola_lib.models.cards import check_understands
 
     bars = load_bars(source, **(reading or {}))
-    frame, notes = bars.frame, opened.card["notes"]
-    table = build_features(bars, **opened.features)
-    seen, n_left_out = _leave_out_training(frame.index, notes.get("training_days", ()))
-    labelled = None
-    if labels is not None:
-        labelled, seen = _read_labels(labels, frame, table.starts, seen)
-    run = scan_causally if manner.is_causal else scan
-    found = run(opened.model, table, stride=manner.stride, threshold=manner.threshold).detections
-    found = found[seen[found["start"].to_numpy()]]
-    start, end = (found[name].to_numpy(np.int64) for name in ("start", "end"))
-    told = {"detections": score_detections(frame, table.starts, start, labelled, seen=seen)}
-    events, why = _study_events(frame, table.starts, start, end)
-    if events is not None:
-        told["events"] = events
-    if "distributions" in notes:
-        told["drift"] = drift_from(notes["distributions"], table, frame.index)
-    _print(told, opened, manner, bars, n_left_out, why, stream)
-    return told
+    check_understands(opened.card, bars=bars)
+    frame, table = bars.frame, build_features(bars, **opened.features)
+    placed = None if labels is None else place_table(labels, opened, frame, table)
+    series = Series(frame, table) if placed is None else label_series(frame, table, placed.windows)
+    with show_progress(stream) as show:
+        watch = watch_series(
+            opened.model,
+            series,
+            training_days=opened.card["notes"].get("training_days", ()),
+            threshold=manner.threshold,
+            is_causal=manner.is_causal,
+            stride=manner.stride,
+            on_progress=show,
+        )
+    told = Told()
+    _tell_detections(told, watch, opened)
+    if placed is not None:
+        rescored = score_windows(told, opened, placed)
+        with show_status("training on past labels, testing on the next", stream):
+            walk_labels(told, opened, placed, walk_forward, n_workers=n_workers)
+        path, name = find_model(model)
+        if rescored is not None and name is not None:
+            store_rescored(path, rescored)
+            told.say("rescored", f"the figures on the labels as they are now are kept in the card of {name}")
+    print_evaluation(told, opened, manner, bars, watch.n_left_out, stream)
+    return told.tables
 
 
-def _leave_out_training(index, training_days):
-    """Return which bars are of days that the model was not trained on, and how many days were left out."""
-    from moola_lib.market.segments import trade_dates
+def _tell_detections(told, watch, opened):
+    """Tell what the detections are worth, what followed them, and whether the bars are like those of training."""
+    from moola_lib.evaluation.detections import score_detections
+    from moola_lib.evaluation.transfer import compare_chance, study_events
+    from moola_lib.features.drift import drift_from
 
-    days = trade_dates(index)
-    is_trained = np.isin(days, np.asarray(list(training_days), "datetime64[D]"))
-    if is_trained.all():
-        raise UserError("the model was trained on every day of these bars; give bars that it has not seen")
-    return ~is_trained, len(np.unique(days[is_trained]))
-
-
-def _read_labels(path, frame, starts, seen):
-    """Return the labelled starts, and which bars are of labelled days."""
-    from moola_lib.labels.table import load_labels
-    from moola_lib.market.segments import trade_dates
-    from moola_lib.windows.places import place_labels
-
-    windows, _ = place_labels(load_labels(path).table, frame, starts)
-    seen = seen & np.isin(trade_dates(frame.index), windows.day)
-    if not seen.any():
-        raise UserError(f"{path} has no label on a day of these bars that the model was not trained on")
-    known = windows.take(windows.has_expansion)
-    return np.unique(known.place + known.start), seen
-
-
-def _study_events(frame, starts, first, last):
-    """Return (the event study, ""), or (None, why there is none)."""
-    from moola_lib.evaluation.event_study import event_study
-
-    if len(first) == 0:
-        return None, "nothing was detected"
-    try:
-        return event_study(frame, starts, first, last), ""
-    except UserError as error:
-        return None, str(error)
-
-
-def _print(told, opened, manner, bars, n_left_out, why, stream):
-    """Print the tables with what they rest on."""
-    console = open_console(stream)
-    console.print(
-        f"{opened.name} on {bars.symbol}, {len(bars):,} bars; {manner.mode}, threshold {manner.threshold:.4g} "
-        f"({manner.source}); {n_left_out} days left out that the model was trained on",
-        markup=False,
-        soft_wrap=True,
+    frame, table, notes = watch.series.frame, watch.series.table, opened.card["notes"]
+    labelled = watch.labelled
+    if labelled is not None and len(labelled) == 0:
+        told.say("detections", "no labelled expansion lies on a day that the model was not trained on")
+        labelled = None
+    told.tables["detections"] = score_detections(
+        frame, table.starts, watch.first, labelled, seen=watch.seen, looked=watch.looked
     )
-    for name, title in (
-        ("detections", "Detections by part of the day and volatility"),
-        ("events", "What followed, in ATR, beside random bars of the same half hour"),
-        ("drift", "Features against those of the training bars"),
-    ):
-        if name in told:
-            console.print(_table(told[name], title))
-    if why:
-        console.print(f"no event study: {why}", markup=False, soft_wrap=True)
-    if "drift" not in told:
-        console.print("no drift: the card holds no distributions of the training bars", markup=False)
-    console.print(NO_PROMISE, markup=False)
-
-
-def _table(frame, title):
-    """Return a rich table of a frame: numbers to three digits, missing ones as a dash."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
-    shown = frame.drop(columns=["figure"], errors="ignore")
-    for name in shown.columns:
-        table.add_column(WORDS.get(name, name.replace("_", " ")))
-    for row in shown.itertuples(index=False):
-        table.add_row(*(Text(_say(value)) for value in row))
-    return table
-
-
-def _say(value):
-    """Return a cell's text."""
-    if isinstance(value, str):
-        return value
-    if pd.isna(value):
-        return "–"
-    return f"{value:,}" if isinstance(value, (int, np.integer)) else f"{value:.3f}"
+    if labelled is not None:
+        told.say(
+            "detections",
+            "judged: detections in the inner bars of labelled windows, where a labeller decided, and at labels; only "
+            "these can be right or false, and false ones are counted for a session's number of such bars",
+        )
+        if len(watch.first):
+            told.tables["chance"] = compare_chance(watch)
+    events, why = study_events(watch)
+    if events is None:
+        told.say("events", f"no event study: {why}")
+    else:
+        told.tables["events"] = events
+        told.say("events", "the ATR at the end of an expansion is itself large: beside it a usual move looks small")
+    if "distributions" in notes:
+        told.tables["drift"] = drift = drift_from(notes["distributions"], table, frame.index)
+        n_drifted = int((drift["verdict"] == "drifted").sum())
+        if n_drifted:
+            told.say(
+                "drift",
+                f"{n_drifted} of {len(drift)} features drifted: these bars are unlike those that the model was trained "
+                "on, and figures from there need not hold here",
+            )
+    else:
+        told.say("drift", "no drift: the card holds no distributions of the training bars")

@@ -89,7 +89,7 @@ class Follower:
     Parameters
     ----------
     source : str or Path
-    opened : predicting.OpenModel
+    opened : Localiser
     manner : predicting.Manner
     reading : dict, optional
         Of `load_bars`.
@@ -136,7 +136,7 @@ class Follower:
         self._look = look
         if len(bars) == n_known:
             return False
-        self.starts = segment_starts(bars.frame)
+        self.starts = segment_starts(bars.frame, max_gap_minutes=self._options["max_gap_minutes"])
         is_first = np.zeros(len(bars), bool)
         is_first[self.starts] = True
         values, is_valid = self._features(bars.frame, n_known)

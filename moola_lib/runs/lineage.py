@@ -165,5 +165,10 @@ def changed_parameters(stem, parameters):
             default = list(default)
         if value != default:
             is_path = name in known and (known[name].json_schema_extra or {}).get("path")
-            changed[name] = Path(value).name if is_path else value
+            changed[name] = _file_names(value) if is_path else value
     return changed
+
+
+def _file_names(value):
+    """Return a path's last part, or those of several paths."""
+    return [Path(each).name for each in value] if isinstance(value, list) else Path(value).name

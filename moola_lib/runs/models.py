@@ -59,7 +59,8 @@ def label_mark(root, card):
     Returns
     -------
     str
-        "labels changed since: +3 −1 ~2 windows"
+        "labels changed since: +3 −1 ~2 windows; re-scored on them: start within 3
+        bars 0.62 (0.55 to 0.69)", or how to re-score it.
     """
     from moola_lib.labels.snapshots import compare_labels, fingerprint_labels, read_snapshot
     from moola_lib.labels.table import load_labels
@@ -74,13 +75,27 @@ def label_mark(root, card):
         current = load_labels(path).table
     except UserError:
         return f"its label file {path.name} cannot be read any more"
-    if fingerprint_labels(current) == labels["fingerprint"]:
+    found = fingerprint_labels(current)
+    if found == labels["fingerprint"]:
         return ""
     try:
         trained_on = read_snapshot(lineage.snapshots_folder(root), labels["fingerprint"])
     except UserError:
         return "labels changed since (by how much is not known: their snapshot is missing or damaged)"
-    return f"labels changed since: {compare_labels(trained_on, current)}"
+    return f"labels changed since: {compare_labels(trained_on, current)}; {_say_rescored(root, card, found, path)}"
+
+
+def _say_rescored(root, card, fingerprint, path):
+    """Say what a model scores on labels with that fingerprint, or which command finds it out."""
+    notes = card["notes"]
+    known = notes.get("rescored") or {}
+    if known.get("labels") == fingerprint and known.get("metrics"):
+        return f"re-scored on them: {known['metrics'][0]['meaning']} {_with_interval(known['metrics'][0])}"
+    step = lineage.find_step(notes.get("lineage") or [], lineage.BARS)
+    bars = artifacts_folder(root, str(step.get("run_id")), lineage.BARS) / "bars.parquet"
+    where = [each.relative_to(root) if each.is_relative_to(root) else each for each in (bars, path)]
+    given = f"{where[0] if bars.exists() else 'BARS'} {where[1]}"
+    return f"re-score it with: moola evaluate {notes.get('name', 'NAME')} {given}"
 
 
 def marks(root, card):

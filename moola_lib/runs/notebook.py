@@ -105,6 +105,7 @@ class NotebookRun:
         self._last_row_time = self._started
         self._last_print_time = self._started
         self._last_label = None
+        self._view = None  # of the cell that trains
 
     def upstream(self, stem):
         """Return the artifacts folder of notebook `stem` that this run builds on.
@@ -140,12 +141,21 @@ class NotebookRun:
     def progress(self, row):
         """Record and show one epoch; training loops take this as `on_epoch`.
 
+        By hand in Jupyter the curves are drawn as they grow, with a button that
+        ends the training; see `widgets.live`. Its cell goes on from there when it
+        is run again.
+
         Parameters
         ----------
         row : dict
             `epoch` (from 1), `n_epochs`, and what was measured: `train_loss`,
             `validation_loss`, `windows_per_second`, … `label` tells several
             trainings of one notebook apart. `seconds_left` is added.
+
+        Returns
+        -------
+        bool
+            Whether the training shall end after this epoch.
         """
         now = time.monotonic()
         label = row.get("label", "")
@@ -164,11 +174,18 @@ class NotebookRun:
             if is_last or now - self._last_print_time >= SECONDS_BETWEEN_LINES:
                 self._last_print_time = now
                 print(epoch_line(row), flush=True)
-            return
+            return False
+        view = self._live_view()
+        if view is not None:
+            losses = {name: row[name] for name in ("epoch", *EPOCH_LOSSES) if name in row}
+            is_stopped = view.add(label, losses, epoch_line(row), n_epochs=row.get("n_epochs"))
+            self.is_resumed |= is_stopped
+            return is_stopped
         # By hand one line is enough: a carriage return rewrites it, a new label starts a new one.
         is_new_line = self._last_label not in (None, label)
         print(("\n" if is_new_line else "\r") + epoch_line(row).ljust(100), end="", flush=True)
         self._last_label = label
+        return False
 
     def finish(self, gates, findings, data, **extra):
         """Write the notebook's `record.json` and return it in short.
@@ -210,6 +227,18 @@ class NotebookRun:
         }
         write_json(self.folder / "record.json", record)
         return _in_short(plain(record))
+
+    def _live_view(self):
+        """Return the view of the cell that runs, a new one for each cell; None outside of Jupyter."""
+        from IPython import get_ipython
+
+        if getattr(get_ipython(), "kernel", None) is None:
+            return None
+        from moola_lib.widgets.live import LiveTraining
+
+        if self._view is None or self._view.is_closed:
+            self._view = LiveTraining()
+        return self._view
 
     def _find_upstream(self, stem):
         root, given = self.root, getattr(self.parameters, "upstream_run", None)

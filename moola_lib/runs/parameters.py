@@ -95,7 +95,12 @@ class LabelGeneration(NotebookParameters):
 
     labels: Text | None = Field(
         None,
-        description="parquet with labels; null: planted ones, or proposals on real bars",
+        description="parquet, CSV or Label Studio JSON; null: planted labels, or proposals on real bars",
+        json_schema_extra=IS_PATH,
+    )
+    predictions: Text | None = Field(
+        None,
+        description="predictions.npz of a run of 04, to rank suspicious labels; null: leave it out",
         json_schema_extra=IS_PATH,
     )
     n_labels: int = Field(174, ge=10, le=100_000, description="windows to label where no table is given")
@@ -105,6 +110,8 @@ class LabelGeneration(NotebookParameters):
     min_bars: int = Field(5, ge=2, le=104, description="shortest proposed surge (bars)")
     max_bars: int = Field(30, ge=2, le=104, description="longest proposed surge (bars)")
     min_counter_atr: float = Field(1.0, ge=0, le=50, description="counter-move that makes a retracement (ATRs)")
+    max_compression: float = Field(1.0, ge=0, le=10, description="range over the usual one, of a consolidation")
+    n_bootstrap: int = Field(1000, ge=100, le=100_000, description="resamples of days for intervals")
 
     @model_validator(mode="after")
     def _check_lengths(self):
@@ -209,7 +216,7 @@ class FineTuning(NotebookParameters, Compute):
         [20, 40, 80], description="numbers of labels for the learning curve"
     )
     n_label_draws: int = Field(1, ge=1, le=100, description="random draws of each number of labels")
-    alarm_recall: float = Field(0.8, gt=0, le=1, description="recall at which false alarms are counted")
+    transfer: list[str] = Field([], description="files of other bars to be watched", json_schema_extra=IS_PATH)
     n_ordinary_windows: int = Field(300, ge=13, le=1_000_000, description="last windows of unlabelled sessions to scan")
     causal_stride_bars: int = Field(7, ge=1, le=35, description="bars between two answers in the causal section")
     n_causal_folds: int = Field(1, ge=1, le=50, description="last folds that the causal section is made of")

@@ -174,21 +174,28 @@ def absolute_paths(model, values, *folders):
         Tried in order; where none holds such a path, it counts from the first.
     """
     result = dict(values)
-    for name in _path_fields(model):
-        value = values.get(name)
-        if isinstance(value, str) and value:
-            places = [(Path(folder) / Path(value).expanduser()).resolve() for folder in folders]
-            result[name] = str(next((place for place in places if place.exists()), places[0]))
+
+    def absolute(value):
+        if not (isinstance(value, str) and value):
+            return value
+        places = [(Path(folder) / Path(value).expanduser()).resolve() for folder in folders]
+        return str(next((place for place in places if place.exists()), places[0]))
+
+    for name in set(_path_fields(model)) & values.keys():
+        value = values[name]
+        result[name] = [absolute(each) for each in value] if isinstance(value, list) else absolute(value)
     return result
 
 
 def _check_places(model, values, root):
     """Refuse a file or an upstream run that is not there, before any kernel starts."""
     for name in _path_fields(model):
-        if values[name] is not None and not Path(values[name]).exists():
-            raise UserError(f"{name}: {values[name]} does not exist; give the path of a file")
-        if values[name] is not None and Path(values[name]).is_dir():
-            raise UserError(f"{name}: {values[name]} is a folder; give the path of a file")
+        paths = values[name] if isinstance(values[name], list) else [values[name]]
+        for path in paths:
+            if path is not None and not Path(path).exists():
+                raise UserError(f"{name}: {path} does not exist; give the path of a file")
+            if path is not None and Path(path).is_dir():
+                raise UserError(f"{name}: {path} is a folder; give the path of a file")
     upstream = values.get("upstream_run")
     if upstream is not None and not (root / "data" / "artifacts" / upstream).is_dir():
         raise UserError(f"upstream_run: there is no run {upstream!r}; the runs are listed in reports/index.html")

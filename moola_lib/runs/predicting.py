@@ -5,32 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moola_lib.errors import UserError
+from moola_lib.learning import MODES, predict
 from moola_lib.runs.prediction_files import name_outputs, print_prediction, write_prediction
 from moola_lib.runs.project import find_root
 from moola_lib.runs.terminal import open_console, say_count
-
-UNCALIBRATED_THRESHOLD = 0.5  # where a card has no threshold and none is asked for: more likely than not
-
-
-@dataclass(frozen=True)
-class OpenModel:
-    """A model that is ready to scan.
-
-    Attributes
-    ----------
-    name : str
-        Of its folder in `data/models`, or of its file.
-    model : Module
-        In eval mode on its device.
-    card : dict
-    features : dict
-        Options of `build_features`.
-    """
-
-    name: str
-    model: object
-    card: dict
-    features: dict
 
 
 @dataclass(frozen=True)
@@ -57,7 +35,7 @@ class Manner:
     @property
     def mode(self):
         """`causal` or `retrospective`."""
-        return "causal" if self.is_causal else "retrospective"
+        return MODES[self.is_causal]
 
 
 def predict_bars(
@@ -100,18 +78,16 @@ def predict_bars(
     outputs = name_outputs(output, csv, is_overwriting)
     opened = open_model(model, device)
     manner = settle_manner(opened, **manner)
-    from moola_lib.features.table import build_features
-    from moola_lib.learning.causal_scan import scan_causally
-    from moola_lib.learning.scan import scan
     from moola_lib.market.bars import load_bars
+    from moola_lib.market.segments import segment_starts
 
     bars = load_bars(source, **(reading or {}))
-    table = build_features(bars, **opened.features)
-    run = scan_causally if manner.is_causal else scan
+    scanning = {"is_causal": manner.is_causal, "stride": manner.stride, "threshold": manner.threshold}
     with show_progress(stream) as show:
-        found = run(opened.model, table, stride=manner.stride, threshold=manner.threshold, on_progress=show)
+        found = predict(opened, bars, **scanning, on_progress=show)
     answers = found.inside_probability, found.start_probability, found.none_probability
-    detections = write_prediction(outputs, opened, manner, bars, table.starts, found.detections, answers)
+    starts = segment_starts(bars.frame, max_gap_minutes=opened.max_gap_minutes)
+    detections = write_prediction(outputs, opened, manner, bars, starts, found.detections, answers)
     print_prediction(outputs, opened, manner, bars, detections, stream)
     return detections
 
@@ -126,38 +102,13 @@ def open_model(text, device="auto"):
         from bars, or the device is absent.
     """
     path, name = find_model(text)
-    from moola_lib.features.set_ids import options_of
-    from moola_lib.features.sets import describe_set
-    from moola_lib.learning.device import resolve_device
-    from moola_lib.learning.scan import check_scannable
-    from moola_lib.models.weights import load_model
+    from moola_lib.learning.localiser import open_localiser
 
-    device = resolve_device(device)
-    beside = path.with_suffix(".json")
-    if path.exists() and not beside.exists():
-        raise UserError(
-            f"{path} has no card {beside.name} beside it (a checkpoint of training has none); save the model"
-        )
-    try:
-        model, card = load_model(path)
-        set_id, names = card["features"]["set_id"], list(card["features"]["names"])
-        n_features, notes = card["model"]["n_features"], dict(card["notes"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{beside} is not the card of a model ({error!r}); save the model again") from error
-    options = options_of(set_id)
-    made = [*describe_set(**options)["names"], *(["position"] if "position" in options["extra"] else [])]
-    if names != made or n_features != len(made):
-        raise UserError(
-            f"{path} reads {n_features} columns ({', '.join(names)}), the feature set {set_id} of its card has "
-            f"{len(made)} ({', '.join(made)}); train the model again"
-        )
-    if check_scannable(model, 1).n_states < 2:
-        raise UserError(f"{path} does not tell the states before an expansion apart; train a model of two classes")
-    return OpenModel(name, model.to(device), {**card, "notes": notes}, options)
+    return open_localiser(path, name=name, device=device)
 
 
 def find_model(text):
-    """Return the weights' path and the name of a model.
+    """Return the weights' path and the name of a model; None where a file was given.
 
     Raises
     ------
@@ -166,7 +117,7 @@ def find_model(text):
     """
     path = Path(text)
     if path.suffix == ".safetensors" or path.is_file():
-        return path, path.parent.name if path.stem == "model" else path.stem
+        return path, None
     folder = find_root() / "data" / "models"
     path = folder / text / "model.safetensors"
     if not path.is_file():
@@ -182,7 +133,7 @@ def settle_manner(opened, *, is_causal=False, stride=5, threshold=None, alarms_p
 
     Parameters
     ----------
-    opened : OpenModel
+    opened : Localiser
     is_causal : bool
         Answer every bar from the bars up to it.
     stride : int
@@ -195,11 +146,11 @@ def settle_manner(opened, *, is_causal=False, stride=5, threshold=None, alarms_p
     UserError
         A number is out of range, or alarms are asked for of a card that was not calibrated.
     """
+    from moola_lib.learning.localiser import UNCALIBRATED_THRESHOLD
     from moola_lib.learning.scan import check_scannable
 
     check_scannable(opened.model, stride)
-    mode = "causal" if is_causal else "retrospective"
-    known = opened.card["notes"].get("alarms", {}).get(mode)
+    mode, known = MODES[is_causal], opened.alarms(is_causal)
     if threshold is not None:
         if not 0 <= threshold <= 1:
             raise UserError(f"threshold {threshold} is not a confidence; give a number from 0 to 1")

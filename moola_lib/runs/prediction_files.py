@@ -44,7 +44,7 @@ def write_prediction(outputs, opened, manner, bars, starts, detections, answers)
     ----------
     outputs : dict of Path
         Of `name_outputs`.
-    opened : OpenModel
+    opened : Localiser
     manner : Manner
     bars : Bars
     starts : ndarray (n_segments,), int64
@@ -114,7 +114,7 @@ def print_prediction(outputs, opened, manner, bars, detections, stream=None):
     states = detections["label"].value_counts().sort_index()
     facts = {
         "model": f"{opened.name} ({opened.card['model']['name']}, {opened.card['features']['set_id']})",
-        "mode": "causal: each bar from the bars up to it" if manner.is_causal else "retrospective: windows seen whole",
+        "mode": _say_mode(opened, manner),
         "bars": f"{len(bars):,} in {say_count(n_sessions, 'session')}, every {manner.stride} bars a window",
         "threshold": f"{manner.threshold:.4g} ({manner.source})",
         "no expansion": "counted in" if knows_none else "not known to the model: all is given that there is one",
@@ -130,6 +130,14 @@ def print_prediction(outputs, opened, manner, bars, detections, stream=None):
     console.print(table)
     for what, path in outputs.items():
         console.print(f"{what} in {path}", markup=False, soft_wrap=True)
+
+
+def _say_mode(opened, manner):
+    """Return how bars were answered, and whether the model was trained for it."""
+    if not manner.is_causal:
+        return "retrospective: windows seen whole"
+    doubt = "" if opened.was_cut else "; the model was trained on whole windows, the causal arm on cut ones"
+    return f"causal: each bar from the bars up to it{doubt}"
 
 
 def _write_parquet(frame, path, facts):

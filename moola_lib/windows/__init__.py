@@ -10,6 +10,7 @@ from moola_lib.windows.folds import (
     reserved_fold,
     subset_folds,
 )
+from moola_lib.windows.forward_folds import forward_folds
 from moola_lib.windows.places import LabelledWindows, place_labels, window_places
 from moola_lib.windows.splits import Split, split_by_time, without_days
 
@@ -18,6 +19,7 @@ __all__ = [
     "LabelledWindows",
     "Split",
     "describe_folds",
+    "forward_folds",
     "grouped_folds",
     "last_days_fold",
     "place_labels",

@@ -80,23 +80,9 @@ def grouped_folds(
         There are fewer groups of days than folds, or a fold has no training window left.
     """
     place, day = np.asarray(place), np.asarray(day)
-    if np.any(np.diff(place) < 0):
-        raise ValueError("windows must be in time order")
-    group = joined_windows(place, day, window_bars=window_bars)
-    n_groups = group.max() + 1
-    if n_groups < n_folds:
-        raise UserError(
-            f"{len(place)} windows lie on {n_groups} separate trading days, fewer than {n_folds} folds; "
-            "label more days or use fewer folds"
-        )
-    # the middle of each group, as a share of all windows, decides its block
-    counts = np.bincount(group)
-    middle = (np.cumsum(counts) - counts / 2) / len(place)
-    if len(np.unique(_blocks(middle, n_folds, shift))) < n_folds:  # few, uneven groups: each counts the same
-        middle = (np.arange(n_groups) + 0.5) / n_groups
-    block = _blocks(middle, n_folds, shift)[group]
+    block = cut_blocks(place, day, n_folds, f"{n_folds} folds", shift=shift, window_bars=window_bars)
     options = {"purge_bars": purge_bars, "embargo_days": embargo_days, "sessions": sessions, "window_bars": window_bars}
-    return [_fold(place, day, block == k, f"fold {k + 1} of {n_folds}", **options) for k in range(n_folds)]
+    return [cut_fold(place, day, block == k, f"fold {k + 1} of {n_folds}", **options) for k in range(n_folds)]
 
 
 def repeated_folds(place, day, *, n_folds=5, n_repeats=10, seed=17, embargo_days=1, **options):
@@ -158,7 +144,7 @@ def last_days_fold(place, day, *, test_frac=0.25, **options):
         is_test = np.isin(day, days[-count:])
         if is_test.sum() >= test_frac * len(place):
             break
-    return _fold(place, day, is_test, "the block of the last days", **options)
+    return cut_fold(place, day, is_test, "the block of the last days", **options)
 
 
 def reserve_last_days(day, *, day_frac=RESERVED_FRAC):
@@ -214,7 +200,7 @@ def reserved_fold(place, day, *, day_frac=RESERVED_FRAC, embargo_days=1, **optio
     _, reserved = reserve_last_days(day, day_frac=day_frac)
     is_test = np.isin(np.arange(len(place)), reserved)
     place, day = np.asarray(place), np.asarray(day)
-    return _fold(place, day, is_test, "the block of reserved days", embargo_days=embargo_days, **options)
+    return cut_fold(place, day, is_test, "the block of reserved days", embargo_days=embargo_days, **options)
 
 
 def check_classes(folds, state):
@@ -275,13 +261,59 @@ def check_disjoint(train_place, test_place, train_day, test_day, window_bars=WIN
         raise AssertionError("training and test windows share a trading day")
 
 
+def cut_blocks(place, day, n_blocks, wanted, *, shift=0.0, window_bars=WINDOW_BARS):
+    """Number contiguous blocks of about equally many windows; what belongs together stays together.
+
+    Parameters
+    ----------
+    place, day : ndarray (n,)
+        As in `grouped_folds`.
+    n_blocks : int
+    wanted : str
+        What the blocks are for, in the words of the error.
+    shift : float
+    window_bars : int
+
+    Returns
+    -------
+    ndarray (n,), int64
+        Block of each window, from 0; without a shift, in time order.
+
+    Raises
+    ------
+    UserError
+        There are fewer groups of days than blocks.
+    """
+    if np.any(np.diff(place) < 0):
+        raise ValueError("windows must be in time order")
+    group = joined_windows(place, day, window_bars=window_bars)
+    n_groups = group.max() + 1
+    if n_groups < n_blocks:
+        raise UserError(
+            f"{len(place)} windows lie on {n_groups} separate trading days, fewer than {wanted}; "
+            "label more days or use fewer folds"
+        )
+    # the middle of each group, as a share of all windows, decides its block
+    counts = np.bincount(group)
+    middle = (np.cumsum(counts) - counts / 2) / len(place)
+    if len(np.unique(_blocks(middle, n_blocks, shift))) < n_blocks:  # few, uneven groups: each counts the same
+        middle = (np.arange(n_groups) + 0.5) / n_groups
+    return _blocks(middle, n_blocks, shift)[group]
+
+
 def _blocks(middle, n_folds, shift):
     """Return the block of each group, given the middles of the groups as shares of the whole."""
     return np.floor(middle * n_folds - shift).astype(np.int64) % n_folds
 
 
-def _fold(place, day, is_test, name, *, purge_bars=WINDOW_BARS, embargo_days=0, sessions=None, window_bars=WINDOW_BARS):
-    """Return the fold that tests on the given windows, and assert that it shares nothing with its training windows."""
+def cut_fold(
+    place, day, is_test, name, *, purge_bars=WINDOW_BARS, embargo_days=0, sessions=None, window_bars=WINDOW_BARS
+):
+    """Return the fold that tests on the given windows, and assert that it shares nothing with its training windows.
+
+    `name` is the fold's in the error that no window is left to train on; the other
+    parameters are those of `grouped_folds`.
+    """
     is_near = _nearest(place, place[is_test]) < window_bars + purge_bars
     rank = np.searchsorted(np.unique(day if sessions is None else np.r_[sessions, day]), day)
     is_next = _nearest(rank, rank[is_test]) <= embargo_days

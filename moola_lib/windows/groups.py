@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from moola_lib.labels.table import LEGACY_FIRST_STAMP
+from moola_lib.labels.older import LEGACY_FIRST_STAMP
 from moola_lib.labels.targets import WINDOW_BARS
 from moola_lib.market.bars import PRICES
 

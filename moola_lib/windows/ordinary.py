@@ -1,13 +1,38 @@
 """Windows of ordinary tape: stretches of labelled days that nobody labelled."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from moola_lib.errors import UserError
 from moola_lib.labels.targets import WINDOW_BARS
 from moola_lib.market.segments import trade_dates
 
 
-def ordinary_places(windows, index, starts, *, days=None, n=None, seed=17, window_bars=WINDOW_BARS):
+@dataclass(frozen=True)
+class OrdinaryWindows:
+    """Unlabelled windows, in time order.
+
+    Attributes
+    ----------
+    place : ndarray (n,), int64
+        Position of bar 0 in the series.
+    day : ndarray (n,), datetime64[D]
+        Trade date of all their bars.
+    """
+
+    place: np.ndarray
+    day: np.ndarray
+
+    def __len__(self):
+        return len(self.place)
+
+    def on_days(self, days):
+        """Return the windows of those trade dates."""
+        rows = np.isin(self.day, days)
+        return OrdinaryWindows(self.place[rows], self.day[rows])
+
+
+def ordinary_windows(windows, index, starts, *, days=None, n=None, seed=17, window_bars=WINDOW_BARS):
     """Draw windows that share no bar with a labelled one, nor with each other.
 
     Each free stretch is filled with windows end to end from a random bar on.
@@ -25,22 +50,17 @@ def ordinary_places(windows, index, starts, *, days=None, n=None, seed=17, windo
         Trade dates to draw from, those of the training fold; default the days of
         `windows`. A window lies on one of them with all its bars.
     n : int, optional
-        How many, at random; default all that fit.
+        At most so many, at random; default all that fit.
     seed : int
     window_bars : int
 
     Returns
     -------
-    ndarray (n,), int64
-        First bars, increasing.
-
-    Raises
-    ------
-    UserError
-        Fewer than `n`, or none, fit.
+    OrdinaryWindows
+        Perhaps none: where labels fill their days, or carry bars of their own.
     """
-    rng = np.random.default_rng(seed)
-    is_free = np.isin(trade_dates(index), windows.day if days is None else days)
+    rng, day = np.random.default_rng(seed), trade_dates(index)
+    is_free = np.isin(day, windows.day if days is None else days)
     is_free[(windows.place[:, None] + np.arange(window_bars)).ravel()] = False
     # a stretch ends where a bar is taken and where a segment begins
     is_first = np.zeros(len(index), bool)
@@ -53,12 +73,9 @@ def ordinary_places(windows, index, starts, *, days=None, n=None, seed=17, windo
         first += rng.integers(0, length % window_bars + 1)
         found.append(first + window_bars * np.arange(length // window_bars))
     places = np.concatenate(found)
-    if len(places) == 0 or (n is not None and len(places) < n):
-        raise UserError(
-            f"{len(places)} ordinary windows fit beside {len(windows)} labelled ones on their days, "
-            f"{'at least one is' if n is None else f'{n} are'} needed; ask for fewer, or give more days"
-        )
-    return places if n is None else np.sort(rng.choice(places, n, replace=False))
+    if n is not None and len(places) > n:
+        places = np.sort(rng.choice(places, n, replace=False))
+    return OrdinaryWindows(places, day[places])
 
 
 def _runs(bars, stretch):

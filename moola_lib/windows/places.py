@@ -26,9 +26,9 @@ class LabelledWindows:
     start, end : ndarray (n,), int64
         Span of the first expansion in bars; -1 where there is none.
     spans : ndarray (n, m, 2), int64
-        Every expansion of a window, padded with -1.
+        Every expansion of a window by its start, padded with -1.
     state : ndarray (n,), int64
-        0 consolidation, 1 retracement; 2 none.
+        0 consolidation, 1 retracement; 2 none. Of several, before the first.
     """
 
     window_id: np.ndarray
@@ -133,7 +133,8 @@ def place_labels(table, frame, starts, *, window_bars=WINDOW_BARS):
         )
     rows, lost = [], []
     segment = np.searchsorted(starts, np.arange(len(frame)), side="right")
-    for window_id, group in table.groupby("window_id", sort=False):
+    # which of several expansions is the first is a matter of bars, not of rows
+    for window_id, group in table.sort_values("expansion_start", kind="stable").groupby("window_id", sort=False):
         stamp = group["window_start"].iloc[0]
         place = int(frame.index.searchsorted(stamp))
         if place >= len(frame) or frame.index[place] != stamp:
@@ -148,7 +149,7 @@ def place_labels(table, frame, starts, *, window_bars=WINDOW_BARS):
     if not rows:
         reasons = "; ".join(f"{count} x {reason}" for reason, count in lost["reason"].value_counts().head(3).items())
         raise UserError(f"none of the {len(lost)} labelled windows lies in the bars ({reasons})")
-    rows.sort(key=lambda row: row[1])
+    rows.sort(key=lambda row: (row[1], row[0]))
     width = max(len(group) for _, _, group in rows)
     spans = np.full((len(rows), width, 2), -1, np.int64)
     state = np.empty(len(rows), np.int64)

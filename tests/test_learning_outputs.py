@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny_finetuning import SEGMENT_OPTIONS, tiny_jade
 
-from moola_lib.learning.predict import answer_so_far, predict_windows
+from moola_lib.learning.outputs import answer_so_far, predict_windows
 from moola_lib.models.jade import TASKS
 
 

@@ -263,6 +263,17 @@ def test_a_table_or_folder_that_may_not_be_written_is_refused_at_once(path, tmp_
         Journal(tmp_path / "file" / "labels.parquet", "ann")
 
 
+def test_a_table_that_labels_cannot_be_added_to_is_refused_with_what_to_do(path):
+    bars = [[100.0, 101.0, 99.0, 100.0]] * 105
+    older = {"window_id": ["a"], "label": ["retracement"], "expansion_start": [50], "expansion_end": [55]}
+    pd.DataFrame({**older, "features": [bars]}).to_parquet(path)
+    with pytest.raises(UserError, match=r"older layout.*moola labels .* -o NEW.parquet --bars BARS"):
+        compact(path)
+    path.with_suffix(".csv").write_text("window_id\n")
+    with pytest.raises(UserError, match="is no parquet file"):
+        compact(path.with_suffix(".csv"))
+
+
 def test_a_table_being_written_by_another_process_is_waited_for_then_named(path, monkeypatch):
     import filelock
 

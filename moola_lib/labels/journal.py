@@ -163,6 +163,30 @@ def read_journals(path):
     return sorted(events, key=lambda event: (event["at"], event["session"], event["n"]))
 
 
+def read_table(path):
+    """Return the checked label table, or None where there is none yet.
+
+    Raises
+    ------
+    UserError
+        It cannot be read, or is no table that labels can be added to.
+    """
+    path = Path(path)
+    if not path.exists():
+        return None
+    if path.suffix != ".parquet":
+        raise UserError(
+            f"the label table {path} is no parquet file; make one of it: moola labels {path} -o NEW.parquet"
+        )
+    labels = load_labels(path)
+    if labels.bars is not None:
+        raise UserError(
+            f"{path} has the older layout, which carries its own bars; "
+            f"make a table of it first: moola labels {path} -o NEW.parquet --bars BARS"
+        )
+    return labels.table
+
+
 def gather_labellings(table, events):
     """Return every answer that anyone gave, repeats and second opinions included.
 
@@ -256,7 +280,7 @@ def compact(path):
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS)
     try:
         with lock:
-            before, events = _read_table(path), read_journals(path)
+            before, events = read_table(path), read_journals(path)
             merged = merge_labels(before, events)
             if merged is not None and (before is None or not merged.equals(before)):
                 _save_safely(merged, path)
@@ -278,16 +302,6 @@ def _save_safely(table, path):
         save_labels(table, path)
     except UserError as error:
         raise UserError(f"{error}; the labels are safe in the journals") from error
-
-
-def _read_table(path):
-    """Return the checked table, or None where there is none yet."""
-    if not Path(path).exists():
-        return None
-    labels = load_labels(path)
-    if labels.bars is not None:
-        raise UserError(f"{path} has the older layout, with its own bars; import it into a new table first")
-    return labels.table
 
 
 def _label_rows(events):

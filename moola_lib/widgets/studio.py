@@ -12,11 +12,11 @@ from IPython import get_ipython
 
 from moola_lib.errors import UserError
 from moola_lib.figures.candles import window_figure
-from moola_lib.labels.journal import merge_labels, read_journals
+from moola_lib.labels.journal import merge_labels, read_journals, read_table
 from moola_lib.labels.labelling import LabellingSession
 from moola_lib.labels.proposals import propose_labels
 from moola_lib.labels.queue import uncertainty
-from moola_lib.labels.table import check_labels, load_labels
+from moola_lib.labels.table import check_labels
 from moola_lib.labels.targets import WINDOW_BARS
 from moola_lib.market.bars import PRICES, Bars, load_bars
 from moola_lib.market.segments import ZONE, segment_starts
@@ -33,7 +33,8 @@ def label_studio(table, bars, proposals=None, *, annotator=None, order=None, is_
 
     Every action is in the journal beside the table before it is shown as done
     (`labels.journal`); the table is written after each answer. Running the cell
-    again, after whatever happened, goes on where the last action left off.
+    again, after whatever happened, goes on where the last action left off
+    (except that windows asked for by name, `window_ids`, are all asked again).
 
     Parameters
     ----------
@@ -256,8 +257,7 @@ def _is_headless():
 
 def _draw_still(table, proposals, frame, starts):
     """Return a figure of the first window without a label that says where it can be labelled; write nothing."""
-    known = load_labels(table).table if Path(table).exists() else None
-    labels = merge_labels(known, read_journals(table))
+    labels = merge_labels(read_table(table), read_journals(table))
     windows = proposals[find_places(proposals, frame, starts) >= 0].drop_duplicates("window_id")
     if windows.empty:
         raise UserError(f"none of the {len(proposals)} windows lies in the bars; give the bars they were made on")

@@ -201,6 +201,24 @@ def test_what_is_no_event_is_left_out(path, garbage):
     assert list(starts(compact(path)[0])) == ["w0", "w1"]
 
 
+def test_a_journal_that_grows_shrinks_or_is_another_is_read_as_it_is(path):
+    journal = Journal(path, "ann")
+    content = []
+    for k in range(3):
+        save(journal, k)
+        content.append(journal.path.read_bytes())
+        assert [event["n"] for event in read_journals(path)] == list(range(k + 2))
+    journal.path.write_bytes(content[2][:-30])
+    assert [event["n"] for event in read_journals(path)] == [0, 1, 2]
+    with open(journal.path, "ab") as stream:
+        stream.write(content[2][-30:])
+    assert [event["n"] for event in read_journals(path)] == [0, 1, 2, 3]
+    journal.path.unlink()
+    assert read_journals(path) == []
+    journal.path.write_bytes(content[1])
+    assert [event["n"] for event in read_journals(path)] == [0, 1, 2]
+
+
 def test_a_full_disk_costs_one_action_and_says_so(path, monkeypatch):
     journal = Journal(path, "ann")
     save(journal, 0)

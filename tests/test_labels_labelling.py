@@ -403,6 +403,27 @@ def test_a_full_disk_changes_nothing_in_memory_either(begin, path, monkeypatch):
     assert answer(session) == "w00"
 
 
+def test_a_disk_that_fills_up_between_an_answer_and_the_next_window_stops_there(begin, monkeypatch):
+    session = begin()
+    session.act("none")
+    write, calls = os.write, []
+
+    def second_fails(handle, line):
+        calls.append(line)
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(handle, line)
+
+    monkeypatch.setattr(journals.os, "write", second_fails)
+    with pytest.raises(UserError, match="No space left on device"):
+        session.act("save")
+    assert session.visit.window_id == "w00" and session.visit.saved is not None
+    monkeypatch.undo()
+    session.act("save")
+    assert session.visit.window_id == "w01" and session.progress()["n_saved"] == 1
+    assert len(session.compact()[0]) == 1
+
+
 def test_answers_given_before_there_was_a_journal_count_as_answered(begin, path, proposals):
     given = proposals.iloc[:4].assign(annotator="carol", source="by hand")
     save_labels(given, path)

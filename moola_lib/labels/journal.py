@@ -21,6 +21,7 @@ from moola_lib.files import check_writable, plain
 from moola_lib.labels.table import SOFT_EDGES, check_labels, load_labels, save_labels
 
 LOCK_SECONDS = 10.0  # writing a table takes a fraction of one
+_KNOWN = {}  # journal -> (inode, bytes read, its events): journals only grow
 ROW = ["expansion_start", "expansion_end", "label", *SOFT_EDGES]  # what a save says of each expansion
 
 
@@ -153,13 +154,9 @@ def read_journals(path):
     events = []
     for journal in sorted(journal_folder(path).glob("*.jsonl")):
         try:
-            lines = journal.read_bytes().split(b"\n")
+            events += _read_journal(journal)
         except OSError as error:
             raise UserError(f"{journal} cannot be read: {error.strerror or error}") from error
-        for line in lines:
-            event = _parse(line)
-            if event is not None:
-                events.append({**event, "session": journal.stem})
     return sorted(events, key=lambda event: (event["at"], event["session"], event["n"]))
 
 
@@ -318,6 +315,24 @@ def _label_rows(events):
     for name in ("window_start", "labelled_at"):
         frame[name] = pd.to_datetime(frame[name], utc=True, format="ISO8601").astype("datetime64[ns, UTC]")
     return frame
+
+
+def _read_journal(journal):
+    """Return the events of one journal; of one that has grown, only what is new is read."""
+    facts = journal.stat()
+    inode, size, events = _KNOWN.get(journal, (None, 0, []))
+    if inode != facts.st_ino or facts.st_size < size:
+        size, events = 0, []
+    with open(journal, "rb") as stream:
+        stream.seek(size)
+        lines = stream.read().splitlines(keepends=True)
+    found = [_parse(line) for line in lines]
+    events = events + [{**event, "session": journal.stem} for event in found if event is not None]
+    # a last line without its end may still be being written: it is looked at again
+    whole = lines[:-1] if lines and not lines[-1].endswith(b"\n") else lines
+    if len(whole) == len(lines):
+        _KNOWN[journal] = (facts.st_ino, size + sum(map(len, whole)), events)
+    return events
 
 
 def _parse(line):

@@ -321,17 +321,17 @@ class LabellingSession:
             return self._mark_shown()
         if self._next is not None and not self._next.is_repeat and self._next.window_id in self._busy_elsewhere():
             self._prepare_next()  # somebody else was faster
-        self._at = len(self.visits)
         return self._open_next()
 
     def _open_next(self):
         """Open the window that was chosen, and choose the one after it."""
         visit = self._next
         if visit is None:
+            self._at = len(self.visits)
             return
-        is_shown = not self.is_blind
-        facts = {"window_id": visit.window_id, "labelling": visit.labelling}
-        visit.apply(self._journal.append("show", **facts, is_repeat=visit.is_repeat, is_shown=is_shown))
+        facts = {"window_id": visit.window_id, "labelling": visit.labelling, "is_repeat": visit.is_repeat}
+        visit.apply(self._journal.append("show", **facts, is_shown=not self.is_blind))
+        self._at = len(self.visits)
         self.visits.append(visit)
         self._prepare_next()
 

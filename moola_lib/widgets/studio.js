@@ -228,6 +228,11 @@ function render({ model, el }) {
     return clip(Math.floor((event.offsetX - frame.left) / frame.step) + frame.first, 0, last);
   }
 
+  function boundAt(event) { // the bar whose outer bound is nearest: edges are drawn there
+    const bound = Math.round((event.offsetX - frame.left) / frame.step) + frame.first;
+    return clip(drag.grabbed.edge === "end" ? bound - 1 : bound, 0, here.is_replay ? here.seen : LAST);
+  }
+
   function edgeAt(event) {
     const reach = event.pointerType === "touch" ? 18 : 7;
     let found = null, nearest = reach;
@@ -253,7 +258,7 @@ function render({ model, el }) {
     canvas.style.cursor = edgeAt(event) ? "ew-resize" : "crosshair";
     if (drag && (drag.action || Math.abs(event.offsetX - drag.x) > 4)) {
       drag.action = drag.grabbed ? drag.grabbed.edge : "span";
-      drag.args = drag.grabbed ? { at: cursor, index: drag.grabbed.index } : { start: drag.from, end: cursor };
+      drag.args = drag.grabbed ? { at: boundAt(event), index: drag.grabbed.index } : { start: drag.from, end: cursor };
       here = { ...here, draft: edits[drag.action](drag.before, drag.args) }; // shown; sent when let go
     }
     draw();

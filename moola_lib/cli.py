@@ -57,6 +57,8 @@ def _run_command(arguments, models):
         return _evaluate(arguments)
     if arguments.command == "calibrate":
         return _calibrate(arguments)
+    if arguments.command == "label":
+        return _label(arguments)
     if arguments.command == "doctor":
         from moola_lib.runs.doctor import doctor
 
@@ -176,6 +178,13 @@ def _calibrate(arguments):
 
     calibrate_model(arguments.model, arguments.source, **_scanning(arguments, "alarms_per_session"))
     return 0
+
+
+def _label(arguments):
+    from moola_lib.runs.labelling import open_studio
+
+    reading = _given(arguments, "tz", "stamp", "symbol", "scale")
+    return open_studio(arguments.table, reading=reading, **_given(arguments, "bars", "proposals", "annotator"))
 
 
 def _evaluate(arguments):

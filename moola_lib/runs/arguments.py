@@ -73,6 +73,13 @@ def build_parser():
     calibrate.add_argument("--alarms-per-session", type=float, metavar="N", help="to allow (default 2)")
     _add_scanning(calibrate)
 
+    label = commands.add_parser("label", help="label windows in JupyterLab, by keyboard, mouse or finger")
+    label.add_argument("table", nargs="?", metavar="TABLE", help="default data/labels/labels.parquet")
+    label.add_argument("--bars", metavar="FILE", help="default those of the newest run of notebook 01")
+    label.add_argument("--proposals", metavar="FILE", help="of moola predict -o (default: of the rule, from the bars)")
+    label.add_argument("--annotator", metavar="NAME", help="who is labelling (default the login name)")
+    _add_reading(label)
+
     doctor = commands.add_parser("doctor", help="is this machine ready?")
     doctor.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 

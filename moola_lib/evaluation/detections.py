@@ -85,7 +85,7 @@ def score_detections(frame, starts, found, labelled=None, *, seen=None, looked=N
         return np.bincount(of_day[at[is_counted]], minlength=len(session))
 
     rows = []
-    for group, is_in in _groups(frame, starts).items():
+    for group, is_in in bar_groups(frame, starts).items():
         own = is_in[found]
         counts = by_day(found, own)
         row = {"group": group, "n_found": int(own.sum()), "per_session": counts.mean()}
@@ -149,8 +149,20 @@ def say_detections(table):
     return pd.DataFrame(said)
 
 
-def _groups(frame, starts):
-    """Return {group: which bars are in it}: all, the parts of the day, thirds of the range of the market."""
+def bar_groups(frame, starts):
+    """Return the groups of bars that figures are told by.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Bars indexed by UTC `ts`, with `high`, `low`, `close`.
+    starts : ndarray (n_segments,), int64
+
+    Returns
+    -------
+    dict of str to ndarray (n_bars,), bool
+        all, the PARTS of the day, and the REGIMES of volatility.
+    """
     hour = frame.index.tz_convert(ZONE).hour.to_numpy()
     groups = {"all": np.ones(len(frame), bool)}
     for name, (first, last) in PARTS.items():

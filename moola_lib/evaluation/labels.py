@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from moola_lib.evaluation.detections import _groups, match_starts
+from moola_lib.evaluation.detections import bar_groups, match_starts
 from moola_lib.evaluation.intervals import day_block_weights, interval
 from moola_lib.evaluation.metrics import TOLERANCE_BARS
 from moola_lib.labels.proposals import DEFAULT_RULE, find_surges
@@ -92,7 +92,7 @@ def balance_by_group(windows, frame, starts):
     """
     at = windows.place + np.where(windows.has_expansion, windows.start, WINDOW_BARS // 2)
     rows = []
-    for group, is_in in _groups(frame, starts).items():
+    for group, is_in in bar_groups(frame, starts).items():
         counts = np.bincount(windows.state[is_in[at]], minlength=len(LABELS))
         known = counts[: len(CLASSES)]
         row = {"group": group, "windows": int(counts.sum())} | dict(zip(LABELS, map(int, counts), strict=True))

@@ -38,6 +38,9 @@ def open_lab(folder, name):
         tab = context.new_page()
         tab.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         tab.on("pageerror", lambda error: errors.append(str(error)))
+        # asked where the server is slow to tell its kernels, and in the way of whatever comes next
+        kernels = tab.locator(".jp-Dialog:has-text('Select Kernel') .jp-mod-accept")
+        tab.add_locator_handler(kernels, lambda accept: accept.click())
         tab.goto(f"http://127.0.0.1:{port}/lab/tree/{name}?token={TOKEN}")
         tab.wait_for_selector(".jp-Notebook .jp-Cell", timeout=1000 * START_SECONDS)
         yield tab, requests, errors

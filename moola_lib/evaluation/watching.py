@@ -60,6 +60,8 @@ class Watch:
         Days that it was trained on.
     first, last : ndarray (n,), int64
         Positions of the detections' bars, inclusive, in time order.
+    detections : DataFrame (n) or None
+        All that the scan says of them.
     """
 
     series: Series
@@ -67,6 +69,7 @@ class Watch:
     n_left_out: int
     first: np.ndarray
     last: np.ndarray
+    detections: pd.DataFrame | None = None
 
     @property
     def labelled(self):
@@ -151,6 +154,6 @@ def watch_series(model, series, *, training_days=(), threshold, is_causal=False,
         raise UserError("the model was trained on every day of these bars; give bars that it has not seen")
     run = scan_causally if is_causal else scan
     found = run(model, series.table, stride=stride, threshold=threshold, on_progress=on_progress).detections
+    found = found[~is_trained[found["start"].to_numpy()]].reset_index(drop=True)
     first, last = (found[name].to_numpy(np.int64) for name in ("start", "end"))
-    kept = ~is_trained[first]
-    return Watch(series, ~is_trained, len(np.unique(days[is_trained])), first[kept], last[kept])
+    return Watch(series, ~is_trained, len(np.unique(days[is_trained])), first, last, found)

@@ -220,7 +220,7 @@ class FineTuning(NotebookParameters, Compute):
     n_ordinary_windows: int = Field(300, ge=13, le=1_000_000, description="last windows of unlabelled sessions to scan")
     causal_stride_bars: int = Field(7, ge=1, le=35, description="bars between two answers in the causal section")
     n_causal_folds: int = Field(1, ge=1, le=50, description="last folds that the causal section is made of")
-    n_skill_windows: int = Field(4000, ge=100, le=100_000, description="test windows of the bare law")
+    n_skill_windows: int = Field(2000, ge=100, le=100_000, description="test windows of the bare law")
     n_workers: int | None = Field(None, ge=1, le=256, description="processes for the fits; null: one per core")
     n_bootstrap: int = Field(500, ge=100, le=100_000, description="resamples of days for intervals")
 

@@ -319,6 +319,22 @@ def test_answers_that_differ_most_come_first_whoever_gave_them(begin):
     assert session.visit is None
 
 
+def test_windows_worth_a_second_look_are_asked_again_in_their_order_when_chosen(begin):
+    first = begin()
+    answer(first)  # w00
+    first.compact()
+    session = begin(annotator="bob", flagged=["w05", "w00", "elsewhere"])
+    assert session.visit.window_id == "w02" and session.queue.has_flagged, "w01 is at hand elsewhere"
+    session.act("order", value="flagged")
+    assert session.visit.window_id == "w05" and session.progress()["n_total"] == 2
+    answer(session)
+    assert session.visit.window_id == "w00", "labelled, and asked again"
+    answer(session)
+    assert session.visit is None
+    nothing = begin(annotator="eve", order="flagged")
+    assert nothing.visit is None and "no window is worth a second look" in nothing.remark()
+
+
 def test_how_far_answers_lie_apart():
     rows = [("a", 1, 40, 45, "retracement"), ("a", 2, 42, 46, "retracement"), ("b", 1, 40, 45, "retracement")]
     rows += [

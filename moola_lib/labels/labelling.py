@@ -15,6 +15,7 @@ from moola_lib.labels.visits import Visit, replay_visits
 
 REPEAT_SHARE = 0.1
 BUSY_MINUTES = 30  # so long a window that somebody else opened is left to them
+NOTHING = {"disagreements": "no window has answers that differ", "flagged": "no window is worth a second look"}
 IDLE_SECONDS = 60.0  # a longer pause between two actions counts as this much work
 
 
@@ -31,6 +32,8 @@ class LabellingSession:
     annotator : str
     order, hours : str
         See `queue.order_windows` and `queue.in_hours`.
+    flagged : sequence of str
+        Windows worth a second look, a queue of their own; those that are nowhere are left out.
     window_ids : list of str, optional
         Ask for exactly these windows, in this order, labelled or not.
     is_blind, is_replay : bool
@@ -61,7 +64,7 @@ class LabellingSession:
     """
 
     def __init__(
-        self, path, proposals, *, annotator, order="random", hours="all", window_ids=None, is_blind=True,
+        self, path, proposals, *, annotator, order="random", hours="all", flagged=(), window_ids=None, is_blind=True,
         is_replay=False, is_deciding=False, repeat_share=REPEAT_SHARE, has_bars=None, seed=17, clock=time.monotonic,
     ):  # fmt: skip
         if not str(annotator).strip():
@@ -73,7 +76,7 @@ class LabellingSession:
         table, events = compact(path)
         self.queue = WindowQueue(
             proposals, gather_labellings(table, events), annotator=self.annotator, order=order, hours=hours,
-            only=window_ids, has_bars=has_bars, repeat_share=repeat_share, seed=seed,
+            flagged=flagged, only=window_ids, has_bars=has_bars, repeat_share=repeat_share, seed=seed,
         )  # fmt: skip
         self.visits = [visit for visit in replay_visits(events, self.annotator) if self._resumes(visit)]
         self.visits.sort(key=lambda visit: visit.saved is None)  # what was left unfinished comes last: go on there
@@ -143,7 +146,7 @@ class LabellingSession:
         queue = self.queue
         where = "" if queue.hours == "all" else f" in {queue.hours} hours"
         if not queue.ids:
-            what = "no window has answers that differ" if queue.order == "disagreements" else "there is no window"
+            what = NOTHING.get(queue.order, "there is no window")
             return f"Nothing to label: {what}{where}. Choose another order, or other hours."
         if queue.n_left():
             return f"Done, but for {queue.n_left()} skipped; open the studio again for the rest."

@@ -10,7 +10,9 @@ from moola_lib.labels.targets import WINDOW_BARS
 from moola_lib.market.calendar import ZONE
 
 REPEAT_AFTER = 10  # questions between an answer and the same question again
-ORDERS = ("uncertain", "random", "time", "disagreements")
+FLAGGED = "flagged"
+ORDERS = ("uncertain", "random", "time", "disagreements", FLAGGED)
+ASKING_AGAIN = ("disagreements", FLAGGED)
 REGULAR_MINUTES = (9 * 60 + 30, 16 * 60)  # New York
 HOURS = ("all", "regular", "overnight")
 
@@ -28,6 +30,8 @@ class WindowQueue:
         Whose answers may be asked for again.
     order, hours : str
         See `order_windows` and `in_hours`.
+    flagged : sequence of str
+        Windows worth a second look, for the order "flagged".
     only : list of str, optional
         Ask for exactly these windows, answered or not.
     has_bars : callable, optional
@@ -52,9 +56,11 @@ class WindowQueue:
     """
 
     def __init__(
-        self, proposals, labellings, *, annotator, order, hours="all", only=None, has_bars=None, repeat_share, seed
-    ):
+        self, proposals, labellings, *, annotator, order, hours="all", flagged=(), only=None, has_bars=None,
+        repeat_share, seed,
+    ):  # fmt: skip
         self.order, self.hours, self._only = order, hours, None if only is None else [str(each) for each in only]
+        self._flagged = [str(each) for each in flagged]
         self._annotator, self._repeat_share, self._seed = annotator, repeat_share, seed
         self._done_here = set()
         names = ["window_id", "symbol", "window_start"]
@@ -75,6 +81,11 @@ class WindowQueue:
     def is_fixed(self):
         """Whether exactly these windows were asked for."""
         return self._only is not None
+
+    @property
+    def has_flagged(self):
+        """Whether there are windows worth a second look."""
+        return bool(self.windows.index.intersection(self._flagged).size)
 
     def update(self, labellings):
         """Take over what was answered meanwhile, by anyone."""
@@ -102,7 +113,7 @@ class WindowQueue:
 
     def is_done(self, window_id):
         """Return whether a window has the answer that is wanted."""
-        asks_again = self.is_fixed or self.order == "disagreements"
+        asks_again = self.is_fixed or self.order in ASKING_AGAIN
         return window_id in (self._done_here if asks_again else self._answered)
 
     def n_left(self):
@@ -142,7 +153,10 @@ class WindowQueue:
             if unknown:
                 raise UserError(f"{len(unknown)} of the windows asked for are not to be had, {unknown[0]} for one")
             return self._only
-        ids = order_windows(self.proposals, self.order, labellings=self.labellings, seed=self._seed)
+        if self.order == FLAGGED:
+            ids = self._flagged
+        else:
+            ids = order_windows(self.proposals, self.order, labellings=self.labellings, seed=self._seed)
         windows = self.windows.loc[[each for each in ids if each in self.windows.index]]
         return windows.index[in_hours(windows, self.hours)].tolist()
 
@@ -170,7 +184,7 @@ def order_windows(windows, order, *, labellings=None, seed=17):
     UserError
         The order is not known, or the proposals do not say how sure they are.
     """
-    if order not in ORDERS:
+    if order not in ORDERS or order == FLAGGED:  # whose order is given with its windows
         raise UserError(f"there is no order {order!r}; choose one of {', '.join(ORDERS)}")
     if order == "disagreements":
         answers = [windows.assign(labelling="proposal"), *([] if labellings is None else [labellings])]

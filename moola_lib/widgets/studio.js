@@ -64,7 +64,7 @@ function render({ model, el }) {
     select.addEventListener("change", () => { send(action, { value: select.value }); canvas.focus(); });
     return select;
   };
-  const order = choose("order", [["uncertain", "most uncertain"], ["random", "at random"], ["time", "session by session"], ["disagreements", "disagreements"]]);
+  const order = choose("order", [["uncertain", "most uncertain"], ["random", "at random"], ["time", "session by session"], ["disagreements", "disagreements"], ["flagged", "worth a second look"]]);
   const hours = choose("hours", [["all", "all hours"], ["regular", "regular hours"], ["overnight", "overnight"]]);
   const help = make("div", { class: "help", role: "dialog", "aria-label": "Keys", hidden: "" });
   const rows = [...MOVES, ...COMMANDS.map(([key, , what]) => [SHOWN[key] ?? key.toUpperCase(), what])];
@@ -131,6 +131,7 @@ function render({ model, el }) {
     replay.setAttribute("aria-pressed", state.is_replay);
     [order.value, hours.value] = [state.order, state.hours];
     order.disabled = hours.disabled = state.is_fixed;
+    order.lastChild.disabled = !state.has_flagged;
     say(state.message || state.remark, state.is_error);
   }
 

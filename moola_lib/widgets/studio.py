@@ -47,12 +47,12 @@ def label_studio(table, bars, proposals=None, *, annotator=None, order=None, is_
         Default: proposals of the surge rule from the bars.
     annotator : str, optional
         Default the user's login name.
-    order : {"uncertain", "random", "time", "disagreements"}, optional
+    order : {"uncertain", "random", "time", "disagreements", "flagged"}, optional
         Default uncertain where the proposals say how sure they are, else random.
     is_headless : bool, optional
         Return a figure instead. Default: whether nobody is there to click.
     **options
-        hours, window_ids, is_blind, is_replay, is_deciding, repeat_share, seed
+        hours, flagged, window_ids, is_blind, is_replay, is_deciding, repeat_share, seed
         of `labels.labelling.LabellingSession`.
 
     Returns
@@ -157,6 +157,7 @@ class LabelStudio(anywidget.AnyWidget):
             "order": session.queue.order,
             "hours": session.queue.hours,
             "is_fixed": session.queue.is_fixed,
+            "has_flagged": session.queue.has_flagged,
         }
         with self.hold_sync():
             if windows.keys() != self.windows.keys():

@@ -57,6 +57,14 @@ def run_first_cell(tab):
         tab.wait_for_timeout(1000)
 
 
+def complaints_of_axe(tab, context):
+    """Return what axe-core says of a part of the page: (rule, the nodes that break it)."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(tab, context=context).response["violations"]
+    return [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in found]
+
+
 @contextlib.contextmanager
 def serve_lab(folder):
     """Yield the port of a JupyterLab that keeps all of its own files in `folder`."""

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from lab import open_lab, run_first_cell
+from lab import complaints_of_axe, open_lab, run_first_cell
 
 from moola_lib.errors import UserError
 from moola_lib.labels.detections import propose_detections
@@ -302,6 +302,7 @@ def test_it_answers_clicks_and_keys_in_jupyterlab(tmp_path):
 
         name = told.inner_text().split(": ")[1]
         shows(f"1 of 36: {name}")
+        assert complaints_of_axe(tab, ".moola-explorer") == []
         tab.get_by_role("button", name="Next", exact=True).click()
         shows("2 of 36: ")
         python_says("shown: row 1 of 36")

@@ -5,7 +5,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
-from lab import open_lab, run_first_cell
+from lab import complaints_of_axe, open_lab, run_first_cell
 
 from moola_lib.figures.training import N_COLOURED, live_figure
 from moola_lib.learning.checkpoints import Checkpoints
@@ -202,9 +202,10 @@ def test_a_training_in_jupyterlab_is_seen_stopped_resumed_and_interrupted(tmp_pa
         before = tab.evaluate(n_drawn)
         tab.wait_for_function(f"{n_drawn} > {before}")  # it grows while the kernel is busy
         assert tab.locator(".jp-InputPrompt").nth(1).inner_text().strip() == "[*]:"
+        assert complaints_of_axe(tab, ".jp-CodeCell:nth-of-type(2) .jp-Cell-outputArea") == []
         tab.get_by_role("button", name=STOP).click()
         output.get_by_text("ended").wait_for()
-        assert "Stopped by hand: epoch" in output.inner_text()
+        output.get_by_text("Stopped by hand: epoch").wait_for()  # the view is closed after the cell's own words
         first = n_saved(tmp_path)
         assert f"ended {first} True" in output.inner_text() and 3 < first < 400
         tab.wait_for_function(f"{n_drawn} === {first}")  # what had not been drawn yet too

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from lab import open_lab
+from lab import complaints_of_axe, open_lab
 
 from moola_lib.labels import load_labels, read_journals
 from moola_lib.market import save_bars
@@ -190,11 +190,9 @@ def is_labs_own(text):
 
 def test_it_can_be_used_without_colours_and_without_a_mouse(folder):
     """axe-core finds nothing, in both themes and with the keys shown; focus goes through every control."""
-    from axe_playwright_python.sync_playwright import Axe
 
     def complaints():
-        found = Axe().run(tab, context=".moola-studio").response["violations"]
-        return [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in found]
+        return complaints_of_axe(tab, ".moola-studio")
 
     with open_lab(folder, "labels.ipynb") as (tab, requests, errors):
         open_cell(tab)

@@ -18,10 +18,13 @@ WORST, SUREST = "worst first", "surest first"
 FILTERS = ("state", "fold", "start")
 ARROWS = """
 function render({ model, el }) {
-  let root = null;
+  let root = null, isGone = false;
   const find = () => {
+    if (isGone) return;
     root = el.closest(".moola-explorer");
-    if (!root) return requestAnimationFrame(find);
+    const handle = root?.querySelector(".noUi-handle");  // the slider's, drawn in its own time and without a name
+    if (!handle) return requestAnimationFrame(find);
+    handle.setAttribute("aria-label", "position among the windows");
     root.tabIndex = 0;
     root.setAttribute("role", "group");
     root.setAttribute("aria-label", "Windows; the left and right arrow keys leaf through them");
@@ -47,6 +50,7 @@ function render({ model, el }) {
   // on the window and on the way down: before JupyterLab, whose own shortcuts include the arrows
   for (const [name, hear] of Object.entries(heard)) window.addEventListener(name, hear, true);
   return () => {
+    isGone = true;
     for (const [name, hear] of Object.entries(heard)) window.removeEventListener(name, hear, true);
   };
 }

@@ -29,6 +29,7 @@ def open_lab(folder, name):
     with serve_lab(folder) as port, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
         context = browser.new_context(viewport={"width": 1400, "height": 900})
+        context.set_default_timeout(1000 * START_SECONDS)  # a busy machine is slow, not wrong
 
         def refuse(route):
             requests.append(route.request.url)

@@ -41,8 +41,10 @@ def calibrate_model(
     from moola_lib.evaluation.thresholds import calibrate_alarms, store_alarms
     from moola_lib.features.table import build_features
     from moola_lib.market.bars import load_bars
+    from moola_lib.models.cards import check_understands
 
     bars = load_bars(source, **(reading or {}))
+    check_understands(opened.card, bars=bars)
     with show_progress(stream) as show:
         found = calibrate_alarms(
             opened.model,

@@ -13,6 +13,7 @@ from moola_lib.learning.candidates import frame_candidates
 from moola_lib.learning.causal_scan import CausalScanner, raise_alarms
 from moola_lib.market.bars import COLUMNS, load_bars
 from moola_lib.market.segments import segment_starts
+from moola_lib.models.cards import check_understands
 from moola_lib.runs.predicting import open_model, settle_manner
 from moola_lib.runs.prediction_files import name_outputs, print_prediction, write_prediction
 from moola_lib.runs.terminal import open_console, say_count
@@ -106,7 +107,7 @@ class Follower:
 
     def __init__(self, source, opened, manner, reading=None):
         self.source, self._reading = Path(source), reading or {}
-        self._manner, self._options = manner, opened.features
+        self._manner, self._options, self._card = manner, opened.features, opened.card
         self._scanner = CausalScanner(
             opened.model,
             stride=manner.stride,
@@ -131,7 +132,9 @@ class Follower:
             return False
         bars = load_bars(self.source, **self._reading)
         n_known = 0 if self.bars is None else len(self.bars)
-        if n_known:
+        if not n_known:
+            check_understands(self._card, bars=bars)
+        else:
             _refuse_rewritten(self.source, self.bars.frame, bars.frame)
         self._look = look
         if len(bars) == n_known:

@@ -12,7 +12,7 @@ from toy_project import MODELS, build_project
 from moola_lib.cli import main
 from moola_lib.errors import UserError
 from moola_lib.files import lock_folder, read_json
-from moola_lib.runs import execution
+from moola_lib.runs import saving
 from moola_lib.runs.engine import run_notebooks
 from moola_lib.runs.index import build_index, gates_passed
 from moola_lib.runs.record import KEY_PACKAGES, list_runs
@@ -117,9 +117,12 @@ def test_a_users_mistake_inside_a_notebook_is_just_its_sentence(root, good, caps
 
 
 def test_a_killed_kernel_is_reported_as_such(root, good, capsys):
-    assert run("02", "--run-id", "killed", "-p", "mode", "kill") == 1
-    assert "cell 7 (`# the cell that fails`): DeadKernelError" in capsys.readouterr().err
-    assert read_json(root / "reports/killed/run.json")["status"] == "failed"
+    assert run("02", "--run-id", "killed", "-p", "mode", "kill") == 138
+    sentence = capsys.readouterr().err
+    assert "cell 7 (`# the cell that fails`): DeadKernelError: the kernel died: it ended itself, exit code 3" in sentence
+    record = read_json(root / "reports/killed/run.json")
+    assert (record["status"], record["exit_code"]) == ("failed", 138)
+    assert record["notebooks"]["02_second"]["peak_memory_mb"] > 10
     assert "failed" in (root / "reports/killed/02_second.html").read_text()
     assert "the kernel died" in (root / "reports/killed/run.log").read_text()
 
@@ -168,7 +171,7 @@ def test_a_held_run_and_an_unwritable_folder_are_refused(root, tmp_path):
 def test_papermill_saves_atomically(tmp_path, monkeypatch):
     from papermill.iorw import papermill_io
 
-    execution._prepare_papermill()
+    saving.prepare_papermill()
     handler = papermill_io.get_handler(str(tmp_path / "a.ipynb"))
     handler.write("old", str(tmp_path / "a.ipynb"))
 

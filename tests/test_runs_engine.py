@@ -119,7 +119,9 @@ def test_a_users_mistake_inside_a_notebook_is_just_its_sentence(root, good, caps
 def test_a_killed_kernel_is_reported_as_such(root, good, capsys):
     assert run("02", "--run-id", "killed", "-p", "mode", "kill") == 138
     sentence = capsys.readouterr().err
-    assert "cell 7 (`# the cell that fails`): DeadKernelError: the kernel died: it ended itself, exit code 3" in sentence
+    assert (
+        "cell 7 (`# the cell that fails`): DeadKernelError: the kernel died: it ended itself, exit code 3" in sentence
+    )
     record = read_json(root / "reports/killed/run.json")
     assert (record["status"], record["exit_code"]) == ("failed", 138)
     assert record["notebooks"]["02_second"]["peak_memory_mb"] > 10

@@ -40,7 +40,10 @@ def build_parser():
     run.add_argument("--resume", action="store_true", help="continue the run --run-id names")
     run.add_argument("--strict", action="store_true", help="exit 3 if a gate fails")
     run.add_argument(
-        "--cell-timeout", type=_seconds, metavar="SECONDS", help="stop a notebook whose cell takes longer (default: none)"
+        "--cell-timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="stop a notebook whose cell takes longer (default: none)",
     )
 
     rerun = commands.add_parser(

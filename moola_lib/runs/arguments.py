@@ -160,13 +160,13 @@ def build_parser():
 
 def _seconds(text):
     """Read a duration above 0."""
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
+    seconds = int(text)
+    if seconds <= 0:
         raise ValueError
     return seconds
 
 
-_seconds.__name__ = "number of seconds above 0"  # argparse names it where it refuses
+_seconds.__name__ = "whole number of seconds above 0"  # argparse names it where it refuses
 
 
 def _add_reading(parser):

@@ -81,7 +81,7 @@ def run_notebooks(
         Every parameter, for the record; default `parameters_by_stem`.
     is_strict : bool
         A failed gate ends the run with exit code 3.
-    cell_timeout : float, optional
+    cell_timeout : int, optional
         Seconds a cell may take.
     upstreams_by_stem : dict of str to dict, optional
         The runs that a notebook takes others' artifacts from (stem to run id);

@@ -34,7 +34,7 @@ def execute_notebook(root, stem, parameters, folder, on_cell, *, watch=None, cel
     on_cell : callable
         Called with (index, n_cells) before each cell.
     watch : KernelWatch, optional
-    cell_timeout : float, optional
+    cell_timeout : int, optional
         Seconds a cell may take; default without end.
 
     Returns
@@ -102,7 +102,7 @@ def execute_notebook(root, stem, parameters, folder, on_cell, *, watch=None, cel
                 raise KeyboardInterrupt from error
             current, failure = error.cell_index, (error.ename, _plain_text(error.evalue))
         except CellTimeoutError:
-            failure = ("CellTimeoutError", f"the cell took longer than {cell_timeout:g} s (--cell-timeout)")
+            failure = ("CellTimeoutError", f"the cell took longer than {cell_timeout} s (--cell-timeout)")
         except (DeadKernelError, RuntimeError) as error:
             if not isinstance(error, DeadKernelError) and not str(error).startswith(("Kernel died", "Kernel didn't")):
                 raise

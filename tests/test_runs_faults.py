@@ -17,6 +17,7 @@ from toy_project import MODELS, build_project
 from moola_lib.cli import main
 from moola_lib.errors import UserError
 from moola_lib.files import read_json
+from moola_lib.runs import kernels
 from moola_lib.runs import record as records
 from moola_lib.runs.engine import run_notebooks
 from moola_lib.runs.index import build_index
@@ -46,6 +47,17 @@ def root(tmp_path, monkeypatch):
 def start_runner(*words):
     """Start `moola run` as a process of its own."""
     return subprocess.Popen([sys.executable, "-c", RUNNER, "run", *words], stdout=subprocess.PIPE, text=True)
+
+
+def wait_until_begun(root, run_id, runner):
+    """Wait until the record is this runner's; before that it has promised nothing."""
+    while runner.poll() is None:
+        try:
+            if read_json(root / "reports" / run_id / "run.json")["process"]["pid"] == runner.pid:
+                return
+        except UserError:
+            pass  # not there yet
+        time.sleep(0.01)
 
 
 def saved_state(root, run_id):
@@ -91,23 +103,21 @@ def test_a_runner_killed_at_random_moments_is_lost_and_goes_on(root):
     for _ in range(N_RUNNER_KILLS):
         is_resumed = (root / "reports" / run_id / "run.json").exists()
         runner = start_runner("--run-id", run_id, *(["--resume"] if is_resumed else []))
-        time.sleep(random_moments.uniform(0.5, 6.0))
+        wait_until_begun(root, run_id, runner)
+        time.sleep(random_moments.uniform(0.0, 4.0))
         runner.kill()
         code = runner.wait()
         runner.stdout.close()
-        if not (root / "reports" / run_id / "run.json").exists():
-            statuses.append("not begun")
-            continue
         state = assert_readable(root, run_id, state)
         status = state[0]["status"]
         statuses.append(status)
-        assert status == ("finished" if code == 0 else status) and status in ("lost", "finished")
+        assert status in ("lost", "finished") and (status == "finished" or code == -signal.SIGKILL)
         assert state[0]["exit_code"] == (137 if status == "lost" else 0)
         if status == "finished":
             n_runs, state = n_runs + 1, None
             run_id = f"run{n_runs}"
     print("\nrunner killed:", {status: statuses.count(status) for status in set(statuses)})
-    assert statuses.count("lost") >= N_RUNNER_KILLS // 3, statuses
+    assert statuses.count("lost") >= N_RUNNER_KILLS // 2, statuses
     is_resumed = (root / "reports" / run_id / "run.json").exists()
     last = start_runner("--run-id", run_id, *(["--resume"] if is_resumed else []))
     last.communicate(timeout=120)
@@ -251,6 +261,27 @@ def test_of_two_runs_at_once_one_is_refused_and_names_the_other(root, capsys):
         runner.send_signal(signal.SIGTERM)
         runner.communicate(timeout=60)
     assert runner.returncode == 130 == records.read_run(root, "both")["exit_code"]
+
+
+def test_a_second_signal_does_not_wait_for_a_clean_up_that_hangs(root, monkeypatch):
+    monkeypatch.setattr(kernels, "SHUTDOWN_SECONDS", 600.0)
+    stopping = root / "data/artifacts/stuck/02_second/stopping"
+
+    def interrupt_twice():
+        while not stopping.exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def interrupt(event):
+        if event["kind"] == "epoch" and event["row"]["epoch"] == 2:
+            threading.Thread(target=interrupt_twice).start()
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert run_notebooks(["01_first"], {}, root=root, run_id="stuck").exit_code == 0
+    options = {"root": root, "run_id": "stuck", "resume": True, "on_event": interrupt}
+    result = run_notebooks(["02_second"], {"02_second": {"mode": "stubborn"}}, **options)
+    assert result.exit_code == 130 and result.record["timings"]["02_second"] < 90
+    assert read_json(root / "reports/stuck/run.json")["status"] == "interrupted"
 
 
 def test_a_truncated_record_is_named_and_touches_nothing_else(root, capsys):

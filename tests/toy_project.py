@@ -14,7 +14,7 @@ class First(BaseModel):
 
 
 class Second(First):
-    mode: Literal["ok", "raise", "user", "kill", "crash", "leak", "sleep"] = "ok"
+    mode: Literal["ok", "raise", "user", "kill", "crash", "leak", "sleep", "stubborn"] = "ok"
     upstream_run: str | None = None
 
 
@@ -47,6 +47,12 @@ if mode == "leak":
     print("connecting with", os.environ["TOY_TOKEN"])
 for epoch in range(1, n_epochs + 1):
     run.progress({"epoch": epoch, "n_epochs": n_epochs, "train_loss": 1 / epoch})
+if mode == "stubborn":
+    try:
+        time.sleep(90)
+    finally:
+        run.folder.joinpath("stopping").write_text("x")
+        time.sleep(90)
 if mode == "sleep":
     try:
         time.sleep(60)

@@ -129,46 +129,56 @@ def test_a_runner_killed_at_random_moments_is_lost_and_goes_on(root):
 
 def test_a_kernel_killed_at_random_moments_is_reported_and_resumed(root):
     random_moments = random.Random(9)
-    codes, state, n_runs, run_id = [], None, 0, "run0"
+    codes, stopped_in, state, n_runs, run_id = [], set(), None, 0, "run0"
     for _ in range(N_KERNEL_KILLS):
         is_resumed = (root / "reports" / run_id / "run.json").exists()
-        delay, victims = random_moments.uniform(0.0, 2.5), []
-        stop = threading.Event()
-        killer = threading.Thread(target=kill_a_kernel, args=(delay, stop, victims))
-        killer.start()
-        try:
-            result = run_notebooks(["01_first", "02_second"], {}, root=root, run_id=run_id, resume=is_resumed)
-        finally:
-            stop.set()
-            killer.join()
+        killer = KernelKiller(n_cells=random_moments.randint(1, 9), delay=random_moments.uniform(0.0, 0.4))
+        result = run_notebooks(
+            ["01_first", "02_second"], {}, root=root, run_id=run_id, resume=is_resumed, on_event=killer.look
+        )
+        killer.join()
         state = assert_readable(root, run_id, state)
         codes.append(result.exit_code)
         assert result.exit_code == state[0]["exit_code"]
-        assert result.exit_code in ((0, 138) if victims else (0,)), result.record["error"]
+        assert result.exit_code in ((0, 138) if killer.has_killed else (0,)), result.record["error"]
         if result.exit_code == 138:
-            assert "killed (SIGKILL)" in result.record["error"]["message"]
+            error = result.record["error"]
+            assert "killed (SIGKILL)" in error["message"]
+            stopped_in.add((error["stem"], error["cell"]))
         else:
             n_runs, state = n_runs + 1, None
             run_id = f"run{n_runs}"
-    print("\nkernel killed:", {code: codes.count(code) for code in set(codes)})
+    print(
+        f"\nkernel killed: { ({code: codes.count(code) for code in set(codes)}) }, in {len(stopped_in)} different cells"
+    )
     assert codes.count(138) >= N_KERNEL_KILLS // 2, codes
 
 
-def kill_a_kernel(delay, stop, victims):
-    """Kill this process's first kernel `delay` seconds after it began."""
-    me = psutil.Process()
-    while not stop.is_set():
-        for child in me.children():
+class KernelKiller:
+    """Kills this process's kernel `delay` seconds after the run's `n_cells`-th cell began."""
+
+    def __init__(self, n_cells, delay):
+        self._n_left, self._delay, self.has_killed = n_cells, delay, False
+        self._thread = threading.Thread(target=self._kill)
+
+    def look(self, event):
+        self._n_left -= event["kind"] == "cell"
+        if self._n_left == 0 and event["kind"] == "cell":
+            self._thread.start()
+
+    def join(self):
+        if self._thread.ident:
+            self._thread.join()
+
+    def _kill(self):
+        time.sleep(self._delay)
+        for child in psutil.Process().children():
             try:
-                is_kernel = any("ipykernel" in word for word in child.cmdline())
-            except psutil.Error:
-                continue
-            if is_kernel:
-                if not stop.wait(delay) and child.is_running():
+                if any("ipykernel" in word for word in child.cmdline()):
                     child.kill()
-                    victims.append(child.pid)
-                return
-        stop.wait(0.02)
+                    self.has_killed = True
+            except psutil.Error:
+                pass  # it has just ended by itself
 
 
 @pytest.fixture

@@ -26,7 +26,8 @@ def main(argv=None, models=None):
     -------
     int
         0 done, 1 a notebook failed, 2 bad input, 3 a gate failed under
-        `--strict` (or the doctor or `features --verify` says no), 130 interrupted.
+        `--strict` (or the doctor, `features --verify` or `rerun` says no), 4 a key
+        was found in what a run wrote, 130 interrupted, 138 the kernel died.
     """
     arguments = build_parser().parse_args(argv)
     try:
@@ -47,6 +48,12 @@ def main(argv=None, models=None):
 def _run_command(arguments, models):
     if arguments.command == "run":
         return _run(arguments, models)
+    if arguments.command == "rerun":
+        return _rerun(arguments, models)
+    if arguments.command == "status":
+        from moola_lib.runs import project, status
+
+        return status.print_status(project.find_root(), arguments.run_id, is_json=arguments.json)
     if arguments.command == "import":
         return _import(arguments)
     if arguments.command == "labels":
@@ -96,7 +103,7 @@ def _given(arguments, *names):
 
 
 def _run(arguments, models):
-    from moola_lib.runs import engine, index, parameters_check, project, record, terminal
+    from moola_lib.runs import engine, parameters_check, project, record, terminal
 
     root = project.find_root()
     if arguments.run_id == "":
@@ -138,16 +145,35 @@ def _run(arguments, models):
             resume=arguments.resume,
             on_event=display.show,
             resolved_by_stem=resolved,
+            is_strict=arguments.strict,
+            cell_timeout=arguments.cell_timeout,
         )
-    terminal.print_gates(result.record["gates"])
-    terminal.print_inputs(root, result.record)
-    print(index.build_index(root))
-    if result.record["status"] == "interrupted":
-        print(f"moola: run {result.record['run_id']} was interrupted", file=sys.stderr)
-    elif result.record["error"] is not None:
-        print(f"moola: {result.record['error']['message']}", file=sys.stderr)
-    elif arguments.strict and any(g["verdict"] == "FAIL" for g in result.record["gates"]):
-        return 3
+    return _close_run(root, result)
+
+
+def _rerun(arguments, models):
+    from moola_lib.runs import project, rerunning, terminal
+
+    root = project.find_root()
+    plan = rerunning.plan_rerun(root, arguments.original, run_id=arguments.run_id, models=models)
+    rerunning.print_plan(plan)
+    with terminal.RunDisplay() as display:
+        result = rerunning.rerun(plan, on_event=display.show, is_strict=arguments.strict)
+    return _close_run(root, result)
+
+
+def _close_run(root, result):
+    """Print how a run ended, rebuild the index, and return the run's exit code."""
+    from moola_lib.runs import index, terminal
+
+    record = result.record
+    terminal.print_gates(record["gates"])
+    terminal.print_inputs(root, record)
+    try:
+        print(index.build_index(root))
+    except UserError as error:  # the run is over, and its exit code stands
+        print(f"moola: {_one_line(error)}", file=sys.stderr)
+    terminal.print_end(record)
     return result.exit_code
 
 

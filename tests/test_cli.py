@@ -1,6 +1,7 @@
 """The front door: instant help, and bad input in one sentence with exit code 2."""
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from toy_project import MODELS, build_project
 import moola_lib
 from moola_lib.cli import main
 from moola_lib.errors import UserError
+from moola_lib.runs import record
 from moola_lib.runs.project import find_root, notebook_stems, resolve_stem
 from moola_lib.runs.terminal import RunDisplay, print_gates, say_count
 
@@ -43,6 +45,14 @@ def test_help_is_instant_and_imports_nothing_heavy():
     assert done.returncode == 0 and "doctor" in done.stdout and "features" in done.stdout
     assert done.stderr.strip() == "[]"
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+def test_the_help_says_what_every_exit_code_means(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    listed = {int(code) for code in re.findall(r"^  (\d+)  ", capsys.readouterr().out, re.M)}
+    codes = {value for name, value in vars(record).items() if name.isupper() and isinstance(value, int)}
+    assert listed == codes
 
 
 def test_version(capsys):

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 import tomllib
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from toy_project import MODELS, build_project
 from moola_lib.cli import main
 from moola_lib.errors import UserError
 from moola_lib.files import lock_folder, read_json
-from moola_lib.runs import execution
+from moola_lib.runs import saving
 from moola_lib.runs.engine import run_notebooks
 from moola_lib.runs.index import build_index, gates_passed
 from moola_lib.runs.record import KEY_PACKAGES, list_runs
@@ -46,6 +47,7 @@ def good(root):
 def test_a_finished_run_leaves_its_record_pages_and_log(root, good):
     record = read_json(good / "run.json")
     assert record["status"] == "finished" and record["error"] is None
+    assert record["exit_code"] == 3, "what the command returned"
     assert record["stems"] == ["01_first", "02_second"]
     assert record["given_parameters"]["02_second"] == {"n_epochs": 3}
     assert record["parameters"]["02_second"]["mode"] == "ok"
@@ -117,22 +119,70 @@ def test_a_users_mistake_inside_a_notebook_is_just_its_sentence(root, good, caps
 
 
 def test_a_killed_kernel_is_reported_as_such(root, good, capsys):
-    assert run("02", "--run-id", "killed", "-p", "mode", "kill") == 1
-    assert "cell 7 (`# the cell that fails`): DeadKernelError" in capsys.readouterr().err
-    assert read_json(root / "reports/killed/run.json")["status"] == "failed"
+    assert run("02", "--run-id", "killed", "-p", "mode", "kill") == 138
+    sentence = capsys.readouterr().err
+    assert (
+        "cell 7 (`# the cell that fails`): DeadKernelError: the kernel died: it ended itself, exit code 3" in sentence
+    )
+    record = read_json(root / "reports/killed/run.json")
+    assert (record["status"], record["exit_code"]) == ("failed", 138)
+    assert record["notebooks"]["02_second"]["peak_memory_mb"] > 10
     assert "failed" in (root / "reports/killed/02_second.html").read_text()
     assert "the kernel died" in (root / "reports/killed/run.log").read_text()
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_crash_is_named_with_the_last_lines_of_the_log(root, good, capsys):
+    assert run("02", "--run-id", "crashed", "-p", "mode", "crash") == 138
+    sentence = capsys.readouterr().err
+    assert "a segmentation fault (SIGSEGV); it held" in sentence
+    assert "the last line before the crash" in sentence
+    error = read_json(root / "reports/crashed/run.json")["error"]
+    assert "the last line before the crash" in error["last_lines"]
+
+
+@pytest.mark.slow
+def test_a_cell_that_takes_too_long_is_stopped_and_cleans_up(root, good, capsys):
+    words = ["02", "--run-id", "slow", "-p", "mode", "sleep", "--cell-timeout", "8"]
+    assert run(*words) == 1
+    assert "CellTimeoutError: the cell took longer than 8 s (--cell-timeout)" in capsys.readouterr().err
+    assert (root / "data/artifacts/slow/02_second/cleaned_up").exists()
+    with pytest.raises(SystemExit) as caught:
+        run("02", "--cell-timeout", "0")
+    assert caught.value.code == 2
+
+
+def test_a_key_in_a_notebook_withholds_its_report(root, good, capsys, monkeypatch):
+    value = "correct-horse-battery"
+    monkeypatch.setenv("TOY_TOKEN", value)
+    assert run("02", "--run-id", "leaky", "-p", "mode", "leak") == 4
+    captured = capsys.readouterr()
+    assert "reports/leaky/run.log, line" in captured.err and "the value of $TOY_TOKEN" in captured.err
+    record = read_json(root / "reports/leaky/run.json")
+    assert (record["status"], record["exit_code"]) == ("failed", 4)
+    assert not (root / "reports/leaky/02_second.html").exists()
+    shown = captured.out + captured.err + json.dumps(record) + (root / "reports/index.html").read_text()
+    assert value not in shown
+
+
+def test_a_full_disk_is_refused_before_anything_starts(root):
+    with pytest.raises(UserError, match=r"GB free and a run wants 1e\+09"):
+        run_notebooks(["01_first"], {}, root=root, run_id="full", least_disk_gb=1e9)
+    assert not (root / "reports/full/run.json").exists()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_a_signal_stops_the_kernel_and_is_recorded(root, good, name):
     number, run_id, seen = signal.Signals[name], f"stopped-{name}", []
+    saved, on_disk = root / "reports" / run_id / "02_second.ipynb", []
     # A shell starts a background process with SIGINT ignored.
     ours = signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def stop_at_first_epoch(event):
         seen.append(event["kind"])
-        if event["kind"] == "epoch" and seen.count("epoch") == 1:
+        if event["kind"] == "epoch" and seen.count("epoch") == 2:
+            # What the cell showed before it fell silent is saved while it sleeps.
+            while "epoch 2/2" not in saved.read_text() and len(on_disk) < 400:
+                on_disk.append(time.sleep(0.05))
             os.kill(os.getpid(), number)
 
     try:
@@ -146,17 +196,26 @@ def test_a_signal_stops_the_kernel_and_is_recorded(root, good, name):
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, ours)
+    assert "epoch 2/2" in saved.read_text() and len(on_disk) < 400
     assert result.exit_code == 130 and result.record["seconds"] < 50
-    assert read_json(root / "reports" / run_id / "run.json")["status"] == "interrupted"
+    assert (root / "data/artifacts" / run_id / "02_second" / "cleaned_up").exists()
+    record = read_json(root / "reports" / run_id / "run.json")
+    assert record["status"] == record["notebooks"]["02_second"]["status"] == "interrupted"
+    assert record["exit_code"] == 130
     assert (root / "reports" / run_id / "02_second.html").exists()
     assert os.environ.get("MOOLA_RUN_ID") is None
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_a_held_run_and_an_unwritable_folder_are_refused(root, tmp_path):
+def test_a_held_run_and_an_unwritable_folder_are_refused(root, good, tmp_path):
     options = {"root": root, "run_id": "held"}
-    with lock_folder(root / "reports" / "held"), pytest.raises(UserError, match="in use"):
-        run_notebooks(["01_first"], {}, **options)
+    with lock_folder(root / "reports" / "held"):
+        with pytest.raises(UserError, match="in use"):
+            run_notebooks(["01_first"], {}, **options)
+        record = {**read_json(root / "reports/good/run.json"), "run_id": "held"}
+        (root / "reports/held/run.json").write_text(json.dumps(record))
+        with pytest.raises(UserError, match=f"run 'held' is in use by process {os.getpid()} on "):
+            run_notebooks(["01_first"], {}, resume=True, **options)
     (tmp_path / "reports").write_text("a file in the way")
     with pytest.raises(UserError, match="cannot write"):
         run_notebooks(["01_first"], {}, root=tmp_path, run_id="x")
@@ -168,7 +227,7 @@ def test_a_held_run_and_an_unwritable_folder_are_refused(root, tmp_path):
 def test_papermill_saves_atomically(tmp_path, monkeypatch):
     from papermill.iorw import papermill_io
 
-    execution._prepare_papermill()
+    saving.prepare_papermill()
     handler = papermill_io.get_handler(str(tmp_path / "a.ipynb"))
     handler.write("old", str(tmp_path / "a.ipynb"))
 
@@ -180,6 +239,26 @@ def test_papermill_saves_atomically(tmp_path, monkeypatch):
         handler.write("new", str(tmp_path / "a.ipynb"))
     assert (tmp_path / "a.ipynb").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.ipynb"]
+
+
+def test_a_notebook_with_large_outputs_is_saved_seldom(monkeypatch):
+    now, saves = [0.0], []
+
+    def save_for_ten_seconds():
+        saves.append(now[0])
+        now[0] += 10
+
+    monkeypatch.setattr(saving.time, "monotonic", lambda: now[0])
+    saver = saving._Saver(save_for_ten_seconds)
+    for _ in range(1000):
+        saver.has_news = True
+        saver()
+        now[0] += 1
+    assert 4 <= len(saves) <= 6, "at most a twentieth of the time"
+    saver.has_news = False
+    now[0] += 1000
+    saver()
+    assert saves[-1] < now[0] - 1000, "nothing new, nothing written"
 
 
 def test_the_index_lists_every_run_and_names_the_damaged(root, good):

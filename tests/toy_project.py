@@ -14,7 +14,7 @@ class First(BaseModel):
 
 
 class Second(First):
-    mode: Literal["ok", "raise", "user", "kill", "sleep"] = "ok"
+    mode: Literal["ok", "raise", "user", "kill", "crash", "leak", "sleep", "stubborn"] = "ok"
     upstream_run: str | None = None
 
 
@@ -39,10 +39,25 @@ if mode == "user":
     raise UserError("bars.parquet does not exist")
 if mode == "kill":
     os._exit(3)
+if mode == "crash":
+    print("the last line before the crash", flush=True)
+    time.sleep(0.5)
+    os.kill(os.getpid(), 11)
+if mode == "leak":
+    print("connecting with", os.environ["TOY_TOKEN"])
 for epoch in range(1, n_epochs + 1):
     run.progress({"epoch": epoch, "n_epochs": n_epochs, "train_loss": 1 / epoch})
+if mode == "stubborn":
+    try:
+        time.sleep(90)
+    finally:
+        run.folder.joinpath("stopping").write_text("x")
+        time.sleep(90)
 if mode == "sleep":
-    time.sleep(60)"""
+    try:
+        time.sleep(60)
+    finally:
+        run.folder.joinpath("cleaned_up").write_text("x")"""
 
 FINISH = """gates = [{"name": "finite", "kind": "health", "value": 1.0, "low": 0.9, "high": 1.1,
           "target": "1", "baseline": None, "verdict": VERDICT}]

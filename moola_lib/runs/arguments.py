@@ -6,6 +6,17 @@ from moola_lib import __version__
 
 DESCRIPTION = "Find expansions in one-minute bars: bars in, notebooks run, models kept and used."
 PROFILES = ("quick", "research", "runpod")
+EXIT_CODES = """\
+exit codes, as in the record (reports/RUN/run.json):
+  0    every notebook finished
+  1    a notebook failed, or the disk is full
+  2    bad input: nothing was started, or a notebook refused what it was given
+  3    a gate failed and --strict was given (rerun: a figure differs)
+  4    a key or password was found in what the run wrote; its report is withheld
+  130  interrupted (Ctrl-C, SIGTERM, the terminal closed); the notebook cleaned up
+  137  the runner was killed (SIGKILL, out of memory): the run is listed as lost
+  138  the kernel died (killed, out of memory, segmentation fault)
+"""
 
 
 def build_parser():
@@ -14,7 +25,10 @@ def build_parser():
     parser.add_argument("--version", action="version", version=f"moola {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="run one notebook, several, or the whole chain")
+    run = commands.add_parser(
+        "run", help="run one notebook, several, or the whole chain", epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     run.add_argument("stems", nargs="*", metavar="STEM", help="03, 03_pretraining or a path")
     run.add_argument("--profile", choices=PROFILES, help="scale of the run (default quick)")
     run.add_argument("-f", dest="file", metavar="FILE", help="YAML file of parameters")
@@ -25,6 +39,24 @@ def build_parser():
     run.add_argument("--run-id", help="name of the run (default UTC time and profile)")
     run.add_argument("--resume", action="store_true", help="continue the run --run-id names")
     run.add_argument("--strict", action="store_true", help="exit 3 if a gate fails")
+    run.add_argument(
+        "--cell-timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="stop a notebook whose cell takes longer (default: none)",
+    )
+
+    rerun = commands.add_parser(
+        "rerun", help="repeat a run from its record and compare the figures", epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    rerun.add_argument("original", metavar="RUN", help="a run id")
+    rerun.add_argument("--run-id", help="name of the new run (default RUN-rerun)")
+    rerun.add_argument("--strict", action="store_true", help="exit 3 if a gate fails")
+
+    status = commands.add_parser("status", help="how far is a run? epoch, loss, rate, time left, memory")
+    status.add_argument("run_id", nargs="?", metavar="RUN", help="default the newest")
+    status.add_argument("--json", action="store_true", help="for scripts")
 
     bars = commands.add_parser("import", help="read bars of any vendor into one parquet file")
     bars.add_argument("files", nargs="+", metavar="FILE", help="parquet, CSV or DBN; several are pieces of one series")
@@ -124,6 +156,17 @@ def build_parser():
 
     commands.add_parser("index", help="rebuild reports/index.html")
     return parser
+
+
+def _seconds(text):
+    """Read a duration above 0."""
+    seconds = int(text)
+    if seconds <= 0:
+        raise ValueError
+    return seconds
+
+
+_seconds.__name__ = "whole number of seconds above 0"  # argparse names it where it refuses
 
 
 def _add_reading(parser):

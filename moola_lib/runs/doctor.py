@@ -11,11 +11,10 @@ from pathlib import Path
 
 from moola_lib.errors import UserError
 from moola_lib.files import check_writable
-from moola_lib.runs.project import find_root
+from moola_lib.runs.project import LEAST_DISK_GB, find_root
 from moola_lib.runs.terminal import open_console
 
 GO, NO_GO = 0, 3
-MIN_DISK_GB = 1.0
 MIN_MEMORY_GB = 2.0
 MAX_SCALE_CHANGE = 1e-4
 N_WINDOWS, N_SESSIONS, SEED = 8, 3, 17
@@ -217,7 +216,7 @@ def _measure_resources():
             available_gb >= MIN_MEMORY_GB,
             f"{available_gb:.1f} of {memory.total / 1e9:.1f} GB available (at least {MIN_MEMORY_GB:g})",
         ),
-        ("disk", disk_gb >= MIN_DISK_GB, f"{disk_gb:.1f} GB free in {folder} (at least {MIN_DISK_GB:g})"),
+        ("disk", disk_gb >= LEAST_DISK_GB, f"{disk_gb:.1f} GB free in {folder} (at least {LEAST_DISK_GB:g})"),
     ]
 
 

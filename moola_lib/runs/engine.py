@@ -1,9 +1,9 @@
 """Run notebooks in order; the runner, not the notebook, decides what the record says."""
 
 import contextlib
+import errno
+import json
 import os
-import signal
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,21 @@ from moola_lib.errors import UserError
 from moola_lib.files import check_writable, lock_folder
 from moola_lib.runs import record as records
 from moola_lib.runs.execution import execute_notebook, follow_rows
+from moola_lib.runs.inputs import describe_inputs, fingerprint_notebooks
+from moola_lib.runs.kernels import KernelWatch
+from moola_lib.runs.leaks import find_leaks, redact, refuse_secret_parameters
+from moola_lib.runs.processes import describe_process, end_process
 from moola_lib.runs.project import (
+    LEAST_DISK_GB,
     artifacts_folder,
+    check_disk,
     check_run_id,
     notebook_stems,
     reports_folder,
 )
+from moola_lib.runs.signals import signals_interrupt
+
+RESERVE_BYTES = 1 << 18  # given back when the disk is full, so that the record can still say so
 
 
 @dataclass(frozen=True)
@@ -29,13 +38,8 @@ class RunResult:
 
     @property
     def exit_code(self):
-        """0 finished, 1 a notebook failed, 2 on bad input, 130 interrupted."""
-        if self.record["status"] == "interrupted":
-            return 130
-        error = self.record["error"]
-        if error is None:
-            return 0
-        return 2 if error["ename"] == "UserError" else 1
+        """As in the record: 0 finished, 1 a notebook failed, 2 bad input, 3 a gate, 4 a key, 130, 138."""
+        return self.record["exit_code"]
 
 
 def run_notebooks(
@@ -48,6 +52,10 @@ def run_notebooks(
     resume=False,
     on_event=None,
     resolved_by_stem=None,
+    is_strict=False,
+    cell_timeout=None,
+    upstreams_by_stem=None,
+    least_disk_gb=LEAST_DISK_GB,
 ):
     """Run notebooks one after the other; stop at the first that fails.
 
@@ -71,6 +79,15 @@ def run_notebooks(
         `stem`, `number`, `total`.
     resolved_by_stem : dict of str to dict, optional
         Every parameter, for the record; default `parameters_by_stem`.
+    is_strict : bool
+        A failed gate ends the run with exit code 3.
+    cell_timeout : int, optional
+        Seconds a cell may take.
+    upstreams_by_stem : dict of str to dict, optional
+        The runs that a notebook takes others' artifacts from (stem to run id);
+        default what `NotebookRun.upstream` finds.
+    least_disk_gb : float
+        To be free before it starts.
 
     Returns
     -------
@@ -81,22 +98,32 @@ def run_notebooks(
     UserError
         The run exists and `resume` is false, or it does not and `resume` is
         true, or a notebook to resume had other parameters and is finished or
-        left checkpoints, or the folders cannot be written, or another process
-        holds them.
+        left checkpoints, or the folders cannot be written or are nearly full, or
+        another process holds them, or a parameter holds a key.
     """
-    folder = reports_folder(root, check_run_id(run_id))
-    check_writable(root / "data" / "artifacts")
-    with lock_folder(folder):
+    folder, artifacts = reports_folder(root, check_run_id(run_id)), root / "data" / "artifacts"
+    check_writable(artifacts)
+    resolved = resolved_by_stem or parameters_by_stem
+    refuse_secret_parameters(resolved)
+    with _lock_run(root, run_id):
+        check_disk([folder, artifacts], least_disk_gb)
         record = _open_record(root, run_id, stems, resume)
-        resolved = resolved_by_stem or parameters_by_stem
         _refuse_other_parameters(root, record, stems, resolved)
-        record.update(profile=profile, status="running", error=None, finished_at=None)
+        record.update(profile=profile, status="running", error=None, finished_at=None, exit_code=None)
+        record.update(is_strict=is_strict, cell_timeout=cell_timeout, process=describe_process())
         record.update(versions=records.package_versions(), git=records.git_state(root))
+        for name in ("inputs", "sources", "withheld"):  # a run of an older version has none
+            record.setdefault(name, {})
         for stem in stems:
             record["parameters"][stem] = resolved.get(stem, {})
             record["given_parameters"][stem] = parameters_by_stem.get(stem, {})
+            if record["notebooks"][stem]["status"] != "finished":
+                record["inputs"][stem] = describe_inputs(resolved.get(stem, {}))
+                record["sources"].update(fingerprint_notebooks(root, [stem]))
+                record["withheld"].pop(stem, None)
         run = _Run(root, folder, record, on_event or (lambda event: None))
-        with _kernel_environment(root, run_id, resume), _signals_interrupt():
+        run.upstreams_by_stem = upstreams_by_stem or {}
+        with _kernel_environment(root, run_id, resume), signals_interrupt(lambda: run.watch.kill()):
             run.all(stems, parameters_by_stem)
     return RunResult(record, folder)
 
@@ -106,12 +133,16 @@ class _Run:
 
     def __init__(self, root, folder, record, on_event):
         self.root, self.folder, self.record, self.on_event = root, folder, record, on_event
+        self.upstreams_by_stem, self.watch = {}, KernelWatch()
+        self._reserve = folder / ".reserve"
 
     def all(self, stems, parameters_by_stem):
         """Run `stems`; whatever happens, the record on disk says how it ended."""
         record, began = self.record, time.monotonic()
         try:
-            records.write_run(self.root, record)
+            with open(self._reserve, "wb") as stream:
+                stream.write(b"\1" * RESERVE_BYTES)
+            self.save()
             for number, stem in enumerate(stems, 1):
                 place = {"stem": stem, "number": number, "total": len(stems)}
                 if record["notebooks"][stem]["status"] == "finished":
@@ -119,57 +150,103 @@ class _Run:
                     continue
                 self.one(stem, parameters_by_stem.get(stem, {}), place)
                 if record["error"] is not None:
-                    record["status"] = "failed"
                     break
-            else:
-                record["status"] = "finished"
+            # Once more, so that every page links to its neighbours.
+            done = [s for s in record["stems"] if (self.folder / f"{s}.html").exists()]
+            for stem in done if len(done) > 1 else ():
+                self.render(stem)
+            record["status"] = "finished" if record["error"] is None else "failed"
         except KeyboardInterrupt:
             record["status"] = "interrupted"
-        except BaseException:
+        except (OSError, UserError) as error:  # the disk is full, for one
             record["status"] = "failed"
+            record["error"] = record["error"] or _describe_error(None, error)
+        except BaseException as error:
+            record["status"] = "failed"
+            record["error"] = record["error"] or _describe_error(None, error)
             raise
         finally:
+            for entry in record["notebooks"].values():
+                if entry["status"] == "running":
+                    entry["status"] = record["status"]
             record["finished_at"] = records.utc_now()
             record["seconds"] = round(record["seconds"] + time.monotonic() - began, 2)
-            records.write_run(self.root, record)
-        # Once more, so that every page links to its neighbours.
-        done = [s for s in record["stems"] if (self.folder / f"{s}.html").exists()]
-        for stem in done if len(done) > 1 else ():
-            self.render(stem)
+            record["exit_code"] = records.exit_code(record, is_strict=record["is_strict"])
+            self._reserve.unlink(missing_ok=True)
+            self.save()
 
     def one(self, stem, parameters, place):
         """Run one notebook; set its status, and the run's error if it fails."""
         entry = self.record["notebooks"][stem]
-        entry.update(status="running", started_at=records.utc_now())
-        records.write_run(self.root, self.record)
+        entry.update(status="running", started_at=records.utc_now(), cell=None, n_cells=None)
+        self.save()
         self.on_event({"kind": "started", **place})
         began = time.monotonic()
 
         def on_cell(index, n_cells):
+            entry.update(cell=index + 1, n_cells=n_cells)
+            self.save()
             self.on_event({"kind": "cell", "cell": index + 1, "n_cells": n_cells, **place})
+
+        def on_kernel(pid):
+            entry["kernel"] = describe_process(pid)
+            self.save()
 
         def on_row(row):
             self.on_event({"kind": "epoch", "row": row, **place})
 
         metrics = artifacts_folder(self.root, self.record["run_id"], stem) / "metrics.jsonl"
+        self.watch = KernelWatch(on_kernel)
         status = "failed"
         try:
-            with follow_rows(metrics, on_row):
-                error = execute_notebook(self.root, stem, parameters, self.folder, on_cell)
-            status = "finished" if error is None else "failed"
-            self.record["error"] = error
+            with follow_rows(metrics, on_row), _upstream_environment(self.upstreams_by_stem.get(stem)):
+                self.record["error"] = execute_notebook(
+                    self.root, stem, parameters, self.folder, on_cell,
+                    watch=self.watch, cell_timeout=self.record["cell_timeout"],
+                )  # fmt: skip
+            status = "finished" if self.record["error"] is None else "failed"
         except KeyboardInterrupt:
             status = "interrupted"
             raise
+        except (OSError, UserError) as error:
+            self.record["error"] = _describe_error(stem, error)
         finally:
+            status = self.withhold_leaks(stem, status)
             seconds = round(time.monotonic() - began, 2)
-            entry.update(status=status, seconds=seconds)
+            entry.update(status=status, seconds=seconds, peak_memory_mb=round(self.watch.peak_memory / 1e6))
             self.record["timings"][stem] = seconds
             records.add_notebook_records(self.root, self.record)
-            records.write_run(self.root, self.record)
-            if (self.folder / f"{stem}.ipynb").exists():
+            self.save()
+            if (self.folder / f"{stem}.ipynb").exists() and stem not in self.record["withheld"]:
                 self.render(stem)
             self.on_event({"kind": "ended", "status": status, "seconds": seconds, **place})
+
+    def save(self):
+        """Write the record; a full disk gives back what was kept for it."""
+        try:
+            records.write_run(self.root, self.record)
+        except UserError:
+            if not self._reserve.exists():
+                raise
+            self._reserve.unlink()
+            records.write_run(self.root, self.record)
+
+    def withhold_leaks(self, stem, status):
+        """Keep back the page of a notebook that wrote a key somewhere; return its status."""
+        written = artifacts_folder(self.root, self.record["run_id"], stem)
+        leaks = find_leaks([self.folder / f"{stem}.ipynb", self.folder / "run.log", written])
+        if not leaks:
+            return status
+        found = [str(leak).removeprefix(f"{self.root}{os.sep}") for leak in leaks]
+        self.record["withheld"][stem] = found
+        (self.folder / f"{stem}.html").unlink(missing_ok=True)
+        message = (
+            f"{stem} wrote a key or password, and its report is withheld ({'; '.join(found)}); take it out of the "
+            "notebook and of that file, change the key if the file was shared, and resume"
+        )
+        if self.record["error"] is None and status != "interrupted":
+            self.record["error"] = {"stem": stem, "ename": "KeyFound", "evalue": message, "message": message}
+        return "failed" if status == "finished" else status
 
     def render(self, stem):
         """Write a notebook's HTML page, with what the record says about it."""
@@ -276,23 +353,51 @@ def _kernel_environment(root, run_id, resume):
 
 
 @contextlib.contextmanager
-def _signals_interrupt():
-    """Treat SIGTERM like Ctrl-C, so that kernels stop and the record is written.
-
-    SIGINT too where it is ignored, as it is in what a shell starts in the background.
-    """
-    if threading.current_thread() is not threading.main_thread():
+def _upstream_environment(upstreams):
+    """Tell the kernel which runs its notebook builds on, where that is settled."""
+    if not upstreams:
         yield
         return
-
-    def interrupt(number, frame):
-        raise KeyboardInterrupt
-
-    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, interrupt)}
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["MOOLA_UPSTREAM_RUNS"] = json.dumps(upstreams)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        del os.environ["MOOLA_UPSTREAM_RUNS"]
+
+
+@contextlib.contextmanager
+def _lock_run(root, run_id):
+    """Hold a run's folder; name the process that does where it is another.
+
+    Once held, nothing else may write there: a kernel whose runner was killed is ended.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = reports_folder(root, run_id)
+        try:
+            stack.enter_context(lock_folder(folder))
+        except UserError as error:
+            process = _read_process(root, run_id)
+            if process is None or "in use" not in str(error):
+                raise
+            raise UserError(
+                f"run {run_id!r} is in use by process {process.get('pid')} on {process.get('host')}; "
+                "wait for it, stop it, or choose another --run-id"
+            ) from error
+        with contextlib.suppress(UserError):
+            for entry in records.read_run(root, run_id)["notebooks"].values():
+                end_process(entry.get("kernel"))
+        yield
+
+
+def _read_process(root, run_id):
+    with contextlib.suppress(UserError):
+        return records.read_run(root, run_id).get("process")
+    return None
+
+
+def _describe_error(stem, error):
+    """Return an error of the runner's own as the record keeps it; a full disk is not the user's mistake."""
+    text = redact(" ".join(str(error).split()))
+    cause = getattr(error.__cause__, "errno", None)
+    name = "OSError" if cause in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else type(error).__name__
+    return {"stem": stem, "ename": name, "evalue": text, "message": text}

@@ -6,17 +6,21 @@ interrupt, so nothing here reads it.
 
 import contextlib
 import json
-import logging
 import re
 import threading
 
 from moola_lib.errors import UserError
-from moola_lib.files import read_json, write_json, write_text
+from moola_lib.files import read_json, write_json
+from moola_lib.runs.kernels import KernelWatch, kernel_manager
+from moola_lib.runs.leaks import redact
 from moola_lib.runs.project import notebook_path
 from moola_lib.runs.record import utc_now
+from moola_lib.runs.saving import ENGINE_NAME, prepare_papermill
+
+N_LAST_LINES = 12
 
 
-def execute_notebook(root, stem, parameters, folder, on_cell):
+def execute_notebook(root, stem, parameters, folder, on_cell, *, watch=None, cell_timeout=None):
     """Execute a notebook; what it did lies in `folder/<stem>.ipynb`, failed or not.
 
     Parameters
@@ -29,13 +33,17 @@ def execute_notebook(root, stem, parameters, folder, on_cell):
         Takes the executed notebook, and what it printed in `run.log`.
     on_cell : callable
         Called with (index, n_cells) before each cell.
+    watch : KernelWatch, optional
+    cell_timeout : int, optional
+        Seconds a cell may take; default without end.
 
     Returns
     -------
     dict or None
         None when every cell ran. Else `stem`, `cell` (1-based, in the source
-        notebook), `source` (its first line), `ename`, `evalue`, `log`, and
-        `message`, a sentence.
+        notebook), `source` (its first line), `ename`, `evalue`, `log` (its place),
+        `last_lines` (of the log), and `message`, a sentence. None of them holds the
+        value of a key in the environment.
 
     Raises
     ------
@@ -45,9 +53,10 @@ def execute_notebook(root, stem, parameters, folder, on_cell):
         The notebook is not a readable notebook.
     """
     import papermill
-    from nbclient.exceptions import DeadKernelError
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-    _prepare_papermill()
+    prepare_papermill()
+    watch = watch or KernelWatch()
     source, saved, log_path = (
         notebook_path(root, stem),
         folder / f"{stem}.ipynb",
@@ -62,7 +71,7 @@ def execute_notebook(root, stem, parameters, folder, on_cell):
         on_cell(index, n_cells)
 
     failure, outcome = None, "interrupted"
-    with open(log_path, "a", encoding="utf-8") as log:
+    with _open_log(log_path) as log:
         log.write(f"\n[{utc_now()}] {stem} started\n")
         log.flush()
         try:
@@ -71,14 +80,16 @@ def execute_notebook(root, stem, parameters, folder, on_cell):
                 _escaped(source),
                 _escaped(saved),
                 parameters=parameters,
-                engine_name="moola",
+                engine_name=ENGINE_NAME,
                 on_cell=notice,
                 kernel_name="python3",
                 cwd=str(root / "notebooks"),
                 progress_bar=False,
                 stdout_file=log,
                 stderr_file=log,
-                kernel_manager_class=_kernel_manager(log),
+                kernel_manager_class=kernel_manager(log, watch),
+                execution_timeout=cell_timeout,
+                autosave_cell_every=0,
                 store_widget_state=False,
                 coalesce_streams=True,
                 # The kernel warns about unencrypted TCP at every start; errors still show.
@@ -90,16 +101,38 @@ def execute_notebook(root, stem, parameters, folder, on_cell):
             if error.ename == "KeyboardInterrupt":
                 raise KeyboardInterrupt from error
             current, failure = error.cell_index, (error.ename, _plain_text(error.evalue))
-        except DeadKernelError:
-            failure = ("DeadKernelError", "the kernel died (killed, out of memory, or crashed)")
+        except CellTimeoutError:
+            failure = ("CellTimeoutError", f"the cell took longer than {cell_timeout} s (--cell-timeout)")
+        except (DeadKernelError, RuntimeError) as error:
+            if not isinstance(error, DeadKernelError) and not str(error).startswith(("Kernel died", "Kernel didn't")):
+                raise
+            failure = ("DeadKernelError", watch.describe_death())
+        except (UserError, OSError) as error:  # the disk is full, or no longer to be written
+            failure = ("OSError", str(error))
         finally:
+            watch.stop()
+            with contextlib.suppress(OSError):
+                log.write(f"[{utc_now()}] {stem} {': '.join(failure or (outcome,))}\n")
+                log.flush()
             if saved.exists():
                 _clean_saved(saved)
-            log.write(f"[{utc_now()}] {stem} {': '.join(failure or (outcome,))}\n")
     if failure is None:
         return None
     number, line = _cell_in_source(cells, current, bool(parameters))
-    return _describe(stem, number, line, *failure, str(log_path.relative_to(root)))
+    error = _describe(stem, number, line, *failure, str(log_path.relative_to(root)))
+    last_lines = _last_lines(log_path, f"] {stem} started")
+    return redact({**error, "last_lines": last_lines})
+
+
+@contextlib.contextmanager
+def _open_log(path):
+    """Open a log to append to; closing it fails on a full disk, which is said elsewhere."""
+    log = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed below)
+    try:
+        yield log
+    finally:
+        with contextlib.suppress(OSError):
+            log.close()
 
 
 @contextlib.contextmanager
@@ -116,7 +149,8 @@ def follow_rows(path, report):
             new = stream.read()
         complete = new[: new.rfind(b"\n") + 1]  # the last line may still be growing
         for line in complete.splitlines():
-            report(json.loads(line))
+            with contextlib.suppress(ValueError):  # half a line, by a kernel that was killed
+                report(json.loads(line))
         return offset + len(complete)
 
     def watch(offset):
@@ -187,56 +221,21 @@ def _escaped(path):
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
-def _prepare_papermill():
-    """Register, once, a handler that never leaves half a notebook, and an engine that reports."""
-    from papermill.engines import NBClientEngine, papermill_engines
-    from papermill.iorw import LocalHandler, papermill_io
-    from papermill.log import logger
-
-    logger.setLevel(logging.ERROR)  # it warns of what is checked here before it starts
-    if "moola" in papermill_engines._engines:
-        return
-
-    class AtomicHandler(LocalHandler):
-        """Papermill's own writes in place: killed while saving, it leaves an empty file."""
-
-        def write(self, buf, path):
-            write_text(path, buf)
-
-    class ReportingEngine(NBClientEngine):
-        """Tells which cell starts."""
-
-        @classmethod
-        def execute_managed_notebook(cls, nb_man, kernel_name, on_cell, **kwargs):
-            start = nb_man.cell_start
-
-            def announce(cell, cell_index=None, **more):
-                on_cell(cell_index, len(nb_man.nb.cells))
-                start(cell, cell_index=cell_index, **more)
-
-            nb_man.cell_start = announce
-            super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
-
-    # "/" and not "local": papermill picks by how the path starts, and ours are absolute.
-    papermill_io.register("/", AtomicHandler())
-    papermill_engines.register("moola", ReportingEngine)
-
-
-def _kernel_manager(log):
-    """Return a kernel manager whose kernels' last words (a crash, a stop) go to the log."""
-    from jupyter_client import AsyncKernelManager
-
-    class LoggedKernelManager(AsyncKernelManager):
-        async def start_kernel(self, **kwargs):
-            return await super().start_kernel(stdout=log, stderr=log, **kwargs)
-
-    return LoggedKernelManager
+def _last_lines(path, beginning):
+    """Return the log's last lines since the notebook began, but for the one that says how it ended."""
+    with open(path, "rb") as stream:
+        stream.seek(max(path.stat().st_size - 65536, 0))
+        text = stream.read().decode(errors="replace")
+    lines = [line.rstrip() for line in _plain_text(text).splitlines() if line.strip()]
+    began = max((number for number, line in enumerate(lines) if line.endswith(beginning)), default=-1)
+    return lines[began + 1 : -1][-N_LAST_LINES:]
 
 
 def _clean_saved(path):
-    """Drop papermill's error banners (the page has its own) and this machine's paths."""
+    """Drop papermill's error banners (the page has its own) and this machine's paths; a full disk keeps them."""
     notebook = read_json(path)
     notebook["cells"] = [cell for cell in notebook["cells"] if "papermill-error-cell-tag" not in _tags(cell)]
     for key in ("input_path", "output_path"):
         notebook["metadata"].get("papermill", {}).pop(key, None)
-    write_json(path, notebook)
+    with contextlib.suppress(UserError):
+        write_json(path, notebook)

@@ -95,8 +95,11 @@ class NotebookRun:
         self.stem, self.run_id, self.root = stem, run_id, root
         self.folder, self.parameters = folder, parameters
         self.is_resumed = os.environ.get("MOOLA_RESUME") == "1"
-        began_with = folder / UPSTREAM_FILE
-        self.upstream_runs = read_json(began_with) if self.is_resumed and began_with.exists() else {}
+        self.upstream_runs = json.loads(os.environ.get("MOOLA_UPSTREAM_RUNS", "{}"))  # settled, in a repeated run
+        if self.is_resumed:
+            if (folder / UPSTREAM_FILE).exists():
+                self.upstream_runs = read_json(folder / UPSTREAM_FILE)
+            _end_last_line(folder / "metrics.jsonl")
         self.is_headless = bool(os.environ.get("MOOLA_RUN_ID")) or os.environ.get("MOOLA_HEADLESS") == "1"
         self._started = time.monotonic()
         self._started_at = records.utc_now()
@@ -358,6 +361,17 @@ def _make_folder(root, folder, run_id, stem):
         (folder / "record.json").unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def _end_last_line(path):
+    """Take off the half line that a kernel left when it was killed while writing."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        with open(path, "r+b") as stream:
+            stream.truncate(len(whole))
 
 
 def _back_up(folder, backups, stem):

@@ -3,12 +3,14 @@
 import difflib
 import os
 import re
+import shutil
 from pathlib import Path
 
 from moola_lib.errors import UserError
 
 # Names below reports/ or data/artifacts/ that mean something else than a run.
 RESERVED_RUN_IDS = ("manual", "backups", "assets", "gallery")
+LEAST_DISK_GB = 1.0
 
 
 def find_root(start=None):
@@ -87,6 +89,29 @@ def check_run_id(run_id):
     if run_id in RESERVED_RUN_IDS:
         raise UserError(f"run id {run_id!r} is reserved (as are {', '.join(RESERVED_RUN_IDS)})")
     return run_id
+
+
+def check_disk(folders, least_gb=LEAST_DISK_GB):
+    """Refuse to start where the disk is nearly full: a run that stops half-way costs more.
+
+    Parameters
+    ----------
+    folders : iterable of Path
+        Existing ones that will be written.
+    least_gb : float
+
+    Raises
+    ------
+    UserError
+        Less is free.
+    """
+    for folder in folders:
+        free_gb = shutil.disk_usage(folder).free / 1e9
+        if free_gb < least_gb:
+            raise UserError(
+                f"{folder} has {free_gb:.2f} GB free and a run wants {least_gb:g}; "
+                "remove what old runs left below data/artifacts and reports"
+            )
 
 
 def notebook_path(root, stem):

@@ -11,7 +11,12 @@ import filelock
 
 from moola_lib.errors import UserError
 from moola_lib.files import read_json, write_json
+from moola_lib.runs.processes import is_alive
 from moola_lib.runs.project import artifacts_folder, reports_folder
+
+# What a run ends with; a shell reports 137 where the runner itself was killed.
+FINISHED, FAILED, BAD_INPUT, GATE_FAILED, KEY_FOUND = 0, 1, 2, 3, 4
+INTERRUPTED, RUNNER_KILLED, KERNEL_KILLED = 130, 137, 138
 
 # The packages whose version can change a number or a page of a report.
 KEY_PACKAGES = (
@@ -61,7 +66,7 @@ def write_run(root, record):
 
 
 def read_run(root, run_id):
-    """Read a run's record.
+    """Read a run's record; one that says `running` while its process is gone says `lost` here.
 
     Raises
     ------
@@ -73,6 +78,8 @@ def read_run(root, run_id):
     needed = {"run_id": str, "status": str, "started_at": str, "stems": list, "notebooks": dict}
     if not isinstance(record, dict) or not all(isinstance(record.get(key), kind) for key, kind in needed.items()):
         raise UserError(f"{path} is not the record of a run")
+    if record["status"] == "running" and not _is_running(record, path.parent):
+        _settle_lost(record)
     return record
 
 
@@ -81,14 +88,56 @@ def list_runs(root):
     records, damaged = [], []
     for path in sorted((root / "reports").glob("*/run.json")):
         try:
-            record = read_run(root, path.parent.name)
+            records.append(read_run(root, path.parent.name))
         except UserError as error:
             damaged.append(str(error))
-            continue
-        if record["status"] == "running" and not is_held(path.parent):
-            record["status"] = "lost"  # its process was killed before it could say so
-        records.append(record)
     return sorted(records, key=lambda r: r["started_at"], reverse=True), damaged
+
+
+def exit_code(record, *, is_strict=False):
+    """Return the code that a run of this record ends with; None while it runs."""
+    status, error = record["status"], record.get("error")
+    if status == "running":
+        return None
+    if status == "interrupted":
+        return INTERRUPTED
+    if status == "lost":
+        return RUNNER_KILLED
+    if error is not None:
+        return {"UserError": BAD_INPUT, "KeyFound": KEY_FOUND, "DeadKernelError": KERNEL_KILLED}.get(
+            error["ename"], FAILED
+        )
+    has_failed_gate = any(gate.get("verdict") == "FAIL" for gate in record.get("gates") or [])
+    return GATE_FAILED if is_strict and has_failed_gate else FINISHED
+
+
+def _is_running(record, folder):
+    """Tell whether the process that wrote a record still runs; the lock decides about another host's."""
+    process = record.get("process")
+    if isinstance(process, dict) and isinstance(process.get("pid"), int):
+        alive = is_alive(process)
+        if alive is not None:
+            return alive
+    return is_held(folder)
+
+
+def _settle_lost(record):
+    """Say in a record that its process is gone, and where it was."""
+    process = record.get("process")
+    process = process if isinstance(process, dict) else {}
+    who = f"process {process.get('pid')} on {process.get('host')}" if process else "its process"
+    stems = []
+    for stem, entry in record["notebooks"].items():
+        if isinstance(entry, dict) and entry.get("status") == "running":
+            entry["status"] = "lost"
+            stems.append(stem)
+    where = f" in {stems[0]}" if stems else ""
+    message = (
+        f"{who} is gone without a word{where} (killed, out of memory, or the machine stopped); "
+        f"continue with `moola run --resume --run-id {record['run_id']}`"
+    )
+    error = {"stem": stems[0] if stems else None, "ename": "Lost", "evalue": message, "message": message}
+    record.update(status="lost", error=error, exit_code=RUNNER_KILLED)
 
 
 def is_held(folder):

@@ -115,6 +115,25 @@ def print_gates(gates, stream=None):
     open_console(stream).print(table)
 
 
+def print_end(record, stream=None):
+    """Say on standard error why a run did not finish, or what is kept back; nothing where all is well."""
+    stream = stream or sys.stderr
+    error = record.get("error")
+    if record["status"] == "interrupted":
+        print(
+            f"moola: run {record['run_id']} was interrupted; continue with "
+            f"`moola run --resume --run-id {record['run_id']}`",
+            file=stream,
+        )
+    elif error is not None:
+        print(f"moola: {error['message']}", file=stream)
+        if error["ename"] == "DeadKernelError" and error.get("last_lines"):
+            print("the last lines of the log:", *error["last_lines"], sep="\n  ", file=stream)
+    for stem, found in (record.get("withheld") or {}).items():
+        if error is None or error["ename"] != "KeyFound":
+            print(f"moola: the report of {stem} is withheld, {'; '.join(found)}", file=stream)
+
+
 def open_console(stream=None):
     """Return a rich console for tables, on standard output unless a text stream is given.
 

@@ -1,0 +1,58 @@
+"""What a run was fed: the files its parameters name, and the notebooks as they were."""
+
+import json
+from pathlib import Path
+
+from moola_lib.errors import UserError
+from moola_lib.files import fingerprint, read_json
+from moola_lib.runs.project import notebook_path
+
+
+def describe_inputs(parameters):
+    """Return the files that parameters name by an absolute path, each with its size and fingerprint.
+
+    Parameters
+    ----------
+    parameters : dict
+        JSON-safe.
+
+    Returns
+    -------
+    dict of str to dict
+        By parameter: `path`, `bytes`, `fingerprint`. A folder's is of the names and
+        sizes below it.
+    """
+    described = {}
+    for name, value in parameters.items():
+        path = Path(value) if isinstance(value, str) and value.startswith("/") else None
+        if path is not None and path.exists():
+            described[name] = {"path": value, **describe_file(path)}
+    return described
+
+
+def describe_file(path):
+    """Return the size in bytes and the fingerprint of a file, or of what lies in a folder.
+
+    Raises
+    ------
+    UserError
+        It cannot be read.
+    """
+    try:
+        if not path.is_dir():
+            return {"bytes": path.stat().st_size, "fingerprint": fingerprint(path)}
+        sizes = {str(each.relative_to(path)): each.stat().st_size for each in sorted(path.rglob("*")) if each.is_file()}
+        return {"bytes": sum(sizes.values()), "fingerprint": fingerprint(json.dumps(sizes))}
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); change its permissions") from error
+
+
+def fingerprint_notebooks(root, stems):
+    """Return the fingerprint of each notebook's cells: what was executed, not what it showed."""
+    fingerprints = {}
+    for stem in stems:
+        content = read_json(notebook_path(root, stem))
+        cells = content.get("cells", []) if isinstance(content, dict) else []
+        sources = [["".join(cell.get("source", [])), cell.get("cell_type")] for cell in cells]
+        fingerprints[stem] = fingerprint(json.dumps(sources))
+    return fingerprints

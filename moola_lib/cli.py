@@ -69,6 +69,8 @@ def _run_command(arguments, models):
         return _promote(arguments)
     if arguments.command == "models":
         return _models(arguments)
+    if arguments.command == "compare":
+        return _compare(arguments)
     return _index()
 
 
@@ -293,6 +295,16 @@ def _models(arguments):
         models.print_model(root, arguments.name, is_why=arguments.why)
     else:
         models.print_models(root)
+    return 0
+
+
+def _compare(arguments):
+    from moola_lib.runs import comparing, comparison_page, project
+
+    root = project.find_root()
+    comparison = comparing.compare_runs(root, arguments.run_ids, arguments.baseline)
+    comparison_page.print_comparison(comparison)
+    print(comparison_page.write_comparison(root, comparison))
     return 0
 
 

@@ -123,6 +123,10 @@ def build_parser():
     models.add_argument("--why", action="store_true", help="its ancestry, down to the raw file")
 
     commands.add_parser("index", help="rebuild reports/index.html")
+
+    compare = commands.add_parser("compare", help="what differs between runs, and whether their figures do")
+    compare.add_argument("run_ids", nargs="+", metavar="RUN", help="two or more run ids")
+    compare.add_argument("--baseline", metavar="RUN", help="the run to compare with (default the first)")
     return parser
 
 

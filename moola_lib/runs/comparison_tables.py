@@ -123,14 +123,19 @@ def seeds_table(parameters, scores, labels):
             rows.append([", ".join(members), values["meaning"].iloc[0], _interval(mean, low, high), str(len(values))])
     if not rows:
         return None
-    note = "Runs that differ in seeds only: mean and its 95% interval by Student's t over runs."
+    note = (
+        "Runs that differ in seeds only: mean and its 95% interval by Student's t over runs, none where all are equal. "
+        "It says how far seeds carry, not how far another set of windows would."
+    )
     return Table("Over seeds", ["runs", "figure", "mean (95%)", "n"], rows, note)
 
 
 def _mean_interval(values):
-    """Return (mean, low, high) of a mean over runs."""
+    """Return (mean, low, high) of a mean over runs; NaN for the ends where equal values show no spread."""
     from scipy import stats
 
+    if values.nunique() == 1:
+        return float(values.iloc[0]), float("nan"), float("nan")
     mean, error = float(values.mean()), float(values.std(ddof=1)) / len(values) ** 0.5
     reach = float(stats.t.ppf(0.975, len(values) - 1)) * error
     return mean, mean - reach, mean + reach

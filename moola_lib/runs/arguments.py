@@ -144,13 +144,6 @@ def build_parser():
     return parser
 
 
-def _count(text):
-    """Return a whole number from 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
-    return int(text)
-
-
 def _add_reading(parser):
     """Add the options that say how a file of bars is read."""
     parser.add_argument("--tz", metavar="ZONE", help="zone of stamps that carry none, for example America/Chicago")
@@ -175,3 +168,10 @@ def _add_confidence(parser):
         "--alarms-per-session", type=float, metavar="N",
         help="false alarms to allow (default as the card was calibrated)",
     )  # fmt: skip
+
+
+def _count(text):
+    """Return a whole number from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)

@@ -76,6 +76,12 @@ def _run_command(arguments, models):
         return _promote(arguments)
     if arguments.command == "models":
         return _models(arguments)
+    if arguments.command == "compare":
+        return _compare(arguments)
+    if arguments.command == "export":
+        return _export(arguments)
+    if arguments.command == "gc":
+        return _gc(arguments)
     return _index()
 
 
@@ -319,6 +325,64 @@ def _models(arguments):
         models.print_model(root, arguments.name, is_why=arguments.why)
     else:
         models.print_models(root)
+    return 0
+
+
+def _compare(arguments):
+    from moola_lib.runs import comparing, comparison_page, project
+
+    root = project.find_root()
+    comparison = comparing.compare_runs(root, arguments.run_ids, arguments.baseline)
+    comparison_page.print_comparison(comparison)
+    print(comparison_page.write_comparison(root, comparison))
+    return 0
+
+
+def _export(arguments):
+    from moola_lib.runs import disk, exporting, project, tracking
+
+    if not (arguments.output or arguments.mlflow or arguments.tensorboard):
+        raise UserError("export needs where to: -o FILE.zip, --mlflow STORE or --tensorboard DIR")
+    if (arguments.parts or arguments.overwrite) and not arguments.output:
+        raise UserError("--with and --overwrite go with -o FILE.zip")
+    root = project.find_root()
+    if arguments.output:
+        parts = [part.strip() for part in (arguments.parts or "").split(",") if part.strip()]
+        contents = exporting.export_run(
+            root, arguments.run_id, arguments.output, parts, is_overwriting=arguments.overwrite
+        )
+        for name, size in contents:
+            print(f"{disk.say_bytes(size):>10} {name}")
+        print(arguments.output)
+    if arguments.mlflow:
+        print(f"MLflow run {tracking.export_to_mlflow(root, arguments.run_id, arguments.mlflow)} in {arguments.mlflow}")
+    if arguments.tensorboard:
+        print(tracking.export_to_tensorboard(root, arguments.run_id, arguments.tensorboard))
+    return 0
+
+
+def _gc(arguments):
+    from moola_lib.runs import disk, project
+
+    root = project.find_root()
+    costs = disk.list_costs(root)
+    disk.print_costs(costs)
+    print(f"{disk.say_bytes(sum(cost.total for cost in costs))} in all")
+    chosen = disk.choose_runs(costs, keep=arguments.keep, older_than_days=arguments.older_than)
+    if arguments.keep is None and arguments.older_than is None:
+        print("give --keep N or --older-than DAYS to remove checkpoints of old runs")
+        return 0
+    size = disk.say_bytes(sum(cost.checkpoints for cost in chosen))
+    names = ", ".join(cost.run_id for cost in chosen) or "no run"
+    print(f"{'would remove' if arguments.dry_run else 'to remove'}: checkpoints of {names} ({size})")
+    if arguments.dry_run or not chosen:
+        return 0
+    if not arguments.yes:
+        print("They cannot be promoted or resumed afterwards. Remove? [y/N] ", end="", flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            print("nothing removed")
+            return 0
+    print(f"freed {disk.say_bytes(sum(disk.remove_checkpoints(root, cost.run_id) for cost in chosen))}")
     return 0
 
 

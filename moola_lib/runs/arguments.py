@@ -155,6 +155,24 @@ def build_parser():
     models.add_argument("--why", action="store_true", help="its ancestry, down to the raw file")
 
     commands.add_parser("index", help="rebuild reports/index.html")
+
+    compare = commands.add_parser("compare", help="what differs between runs, and whether their figures do")
+    compare.add_argument("run_ids", nargs="+", metavar="RUN", help="two or more run ids")
+    compare.add_argument("--baseline", metavar="RUN", help="the run to compare with (default the first)")
+
+    export = commands.add_parser("export", help="a run as one file to hand on; or to MLflow or TensorBoard")
+    export.add_argument("run_id", metavar="RUN")
+    export.add_argument("-o", dest="output", metavar="FILE.zip", help="report and record, no data and no weights")
+    export.add_argument("--with", dest="parts", metavar="PARTS", help="add data, weights, or data,weights")
+    export.add_argument("--overwrite", action="store_true", help="replace an existing FILE.zip")
+    export.add_argument("--mlflow", metavar="STORE", help="a folder or a tracking server's address")
+    export.add_argument("--tensorboard", metavar="DIR", help="a log directory")
+
+    gc = commands.add_parser("gc", help="what runs cost on disk; remove checkpoints of old ones")
+    gc.add_argument("--keep", type=_count, metavar="N", help="remove those of all but the newest N runs")
+    gc.add_argument("--older-than", type=_count, metavar="DAYS", help="remove those of runs that began before")
+    gc.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    gc.add_argument("--yes", action="store_true", help="do not ask")
     return parser
 
 
@@ -193,3 +211,10 @@ def _add_confidence(parser):
         "--alarms-per-session", type=float, metavar="N",
         help="false alarms to allow (default as the card was calibrated)",
     )  # fmt: skip
+
+
+def _count(text):
+    """Return a whole number from 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
+    return int(text)

@@ -89,6 +89,15 @@ def test_a_notebook_that_was_not_executed_has_no_page(root, capsys):
     assert "run 'good' has not executed 01_first" in capsys.readouterr().err
 
 
+def test_a_withheld_report_stays_withheld(root, capsys):
+    write_run(root, RECORD | {"withheld": {"02_second": ["run.log, line 3: a GitHub token"]}})
+    assert main(["report", "good"]) == 0
+    assert "02_second" not in capsys.readouterr().out
+    assert main(["report", "good", "2"]) == 2
+    assert "02_second is withheld: run.log, line 3: a GitHub token" in capsys.readouterr().err
+    assert not (root / "reports" / "good" / "02_second.html").exists()
+
+
 def test_the_record_of_a_page_is_completed_by_what_it_was_built_on(root):
     info = report_info(root, RECORD, "02_second")
     assert info["data"] == {

@@ -159,7 +159,9 @@ def summary_facts(info):
         kind = {True: "simulated bars", False: "real bars"}.get(data.get("is_simulated"), "bars of unknown origin")
         facts.append((" ".join(filter(None, (kind, data.get("symbol")))), "warn" if data.get("is_simulated") else ""))
         facts.append((_label_fact(data), "warn" if data.get("is_proposed") else ""))
-    facts += [(info.get("profile"), ""), (format_date(info.get("started_at")), ""), (info.get("run_id"), "")]
+    profile, run_id = info.get("profile"), info.get("run_id")
+    facts += [(f"{profile} profile" if profile else None, ""), (f"run {run_id}" if run_id else None, "")]
+    facts.append((format_date(info.get("started_at")), ""))
     return [(text, kind) for text, kind in facts if text]
 
 

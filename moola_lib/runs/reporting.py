@@ -33,16 +33,22 @@ def report_run(run_id, notebooks=(), *, output=None, is_single_file=False, is_co
     Raises
     ------
     UserError
-        There is no such run, a notebook was not executed, or the output cannot
-        be written.
+        There is no such run, a notebook was not executed or its report is
+        withheld (a key was found in it), or the output cannot be written.
     """
     root = root or find_root()
     record = read_run(root, check_run_id(run_id))
     source = reports_folder(root, run_id)
-    stems = [resolve_stem(name, root) for name in notebooks]
-    stems = stems or [stem for stem in record["stems"] if (source / f"{stem}.ipynb").exists()]
-    missing = [stem for stem in stems if not (source / f"{stem}.ipynb").exists()]
+    withheld = record.get("withheld") or {}  # a key was found in what they wrote
+    executed = [s for s in record["stems"] if (source / f"{s}.ipynb").exists() and s not in withheld]
+    stems = [resolve_stem(name, root) for name in notebooks] or executed
+    missing = [stem for stem in stems if stem not in executed]
     if missing or not stems:
+        kept = [stem for stem in missing or record["stems"] if stem in withheld]
+        if kept:
+            raise UserError(
+                f"the report of {kept[0]} is withheld: {'; '.join(withheld[kept[0]])}; resume the run first"
+            )
         raise UserError(f"run {run_id!r} has not executed {', '.join(missing) or 'any notebook'}; see {source}")
     target = Path(output) if output is not None else source
     is_file = target.suffix == ".html"
@@ -100,7 +106,7 @@ def report_info(root, record, stem):
         "git": git,
         "versions": own.get("versions") or record.get("versions"),
         "device": own.get("device"),
-        "peak_memory_mb": own.get("peak_memory_mb"),
+        "peak_memory_mb": own.get("peak_memory_mb", entry.get("peak_memory_mb")),
         "error": error if error is not None and error.get("stem") == stem else None,
     }
 

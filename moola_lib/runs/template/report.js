@@ -5,6 +5,7 @@
   const announce = () => dispatchEvent(new Event("themechange"));
 
   function controlTheme(button) {
+    if (!button) return;
     const show = () => { button.textContent = isDark() ? "Light" : "Dark"; };
     try { // a browser may forbid storage to pages opened from disk
       if (["dark", "light"].includes(localStorage.moolaTheme)) root.dataset.theme = localStorage.moolaTheme;
@@ -21,6 +22,7 @@
   }
 
   function controlCode(button) {
+    if (!button) return;
     button.hidden = false;
     button.addEventListener("click", () => {
       const isShown = button.getAttribute("aria-pressed") !== "true";
@@ -70,26 +72,32 @@
     }
   }
 
-  // A table wider than its place can be scrolled by keyboard, and says so.
-  function markWide(scroller) {
-    const isWide = scroller.scrollWidth > scroller.clientWidth + 1;
-    scroller.classList.toggle("wide", isWide);
-    if (!isWide) return ["tabindex", "role", "aria-label"].forEach((name) => scroller.removeAttribute(name));
-    const section = scroller.closest("section") ?? scroller;
-    let heading = section;
-    while (heading && !heading.matches("h2") && !heading.querySelector("h2")) heading = heading.previousElementSibling;
-    const name = heading?.matches("h2") ? heading : heading?.querySelector("h2");
-    scroller.tabIndex = 0;
-    scroller.setAttribute("role", "region");
-    scroller.setAttribute("aria-label", `Wide table${name ? `: ${name.textContent.replace("¶", "").trim()}` : ""}`);
+  // What is larger than its place can be scrolled by keyboard, and says what it is.
+  function markScrolled(box) {
+    const isWide = box.scrollWidth > box.clientWidth + 1;
+    const isTable = box.matches(".scroll");
+    if (isTable) box.classList.toggle("wide", isWide);
+    if (!isWide && box.scrollHeight <= box.clientHeight + 1) {
+      return ["tabindex", "role", "aria-label"].forEach((name) => box.removeAttribute(name));
+    }
+    box.tabIndex = 0;
+    box.setAttribute("role", "group");
+    const kind = isTable ? "Wide table" : box.closest(".code") ? "Code" : "Printed output";
+    box.setAttribute("aria-label", [kind, headingOf(box)].filter(Boolean).join(": "));
+  }
+
+  function headingOf(element) {
+    let above = element.closest("section") ?? element;
+    while (above && !above.matches("h2") && !above.querySelector("h2")) above = above.previousElementSibling;
+    const heading = above?.matches("h2") ? above : above?.querySelector("h2");
+    return heading?.textContent.replace("¶", "").trim();
   }
 
   controlTheme(document.getElementById("theme"));
   controlCode(document.getElementById("show-code"));
   document.querySelectorAll("main table").forEach(makeSortable);
-  const scrollers = document.querySelectorAll(".scroll");
-  const watch = new ResizeObserver((entries) => entries.forEach(({ target }) => markWide(target)));
-  scrollers.forEach((scroller) => watch.observe(scroller));
+  const watch = new ResizeObserver((entries) => entries.forEach(({ target }) => markScrolled(target)));
+  for (const box of document.querySelectorAll(".scroll, main pre")) watch.observe(box);
 
   let themeBefore; // paper is white
   addEventListener("beforeprint", () => { themeBefore = root.dataset.theme; root.dataset.theme = "light"; announce(); });

@@ -75,7 +75,8 @@
     plot.className = "plot";
     element.append(plot);
     const config = {
-      ...figure.config, responsive: true, displaylogo: false,
+      ...figure.config, responsive: false, // `makeResizable` follows the page
+      displaylogo: false,
       displayModeBar: narrow.matches ? false : "hover", showLink: false, plotlyServerURL: "",
     };
     await Plotly.newPlot(plot, figure.data, layout, config);
@@ -102,13 +103,25 @@
     };
     button.addEventListener("click", () => setLarge(!element.classList.contains("large")));
     addEventListener("keydown", (event) => { if (event.key === "Escape") setLarge(false); });
-    new ResizeObserver(() => {
-      const height = element.clientHeight;
-      if (height > 80 && Math.abs(height - plot._fullLayout.height) > 1) Plotly.relayout(plot, { height });
-    }).observe(element);
+    const { height: givenHeight, legend } = plot._fullLayout;
+    const gap = legend?.y < 0 ? legend.y * plot._fullLayout._size.h : 0; // to a legend below the axes, in pixels
+    async function resize(width, height) {
+      const now = plot._fullLayout;
+      if (Math.abs(width - now.width) <= 1 && Math.abs(height - now.height) <= 1) return;
+      await Plotly.relayout(plot, { width, height });
+      for (let round = 0; gap && round < 2; round++) { // the legend's place is a share of what it leaves to the axes
+        await Plotly.relayout(plot, { "legend.y": Math.max(-2, gap / plot._fullLayout._size.h) });
+      }
+    }
+    const fit = () => {
+      const { paddingLeft, paddingTop } = getComputedStyle(element);
+      const width = element.clientWidth - 2 * parseFloat(paddingLeft), height = element.clientHeight - 2 * parseFloat(paddingTop);
+      if (width > 80 && height > 80) resize(width, height);
+    };
+    new ResizeObserver(fit).observe(element);
     const paperWidth = 680; // A4 without its margins
-    addEventListener("beforeprint", () => Plotly.relayout(plot, { width: paperWidth }));
-    addEventListener("afterprint", () => Plotly.relayout(plot, { width: null, autosize: true }));
+    addEventListener("beforeprint", () => resize(paperWidth, givenHeight));
+    addEventListener("afterprint", fit);
   }
 
   // The element has a description in words; every tick read out one by one is none.

@@ -72,6 +72,8 @@ def _run_command(arguments, models):
         return doctor(arguments.device)
     if arguments.command == "features":
         return _verify_features(arguments) if arguments.verify else _features(arguments)
+    if arguments.command == "report":
+        return _report(arguments)
     if arguments.command == "promote":
         return _promote(arguments)
     if arguments.command == "models":
@@ -301,6 +303,17 @@ def _verify_features(arguments):
     checks = tables_check.verify_folder(arguments.verify, source=arguments.bars, reading=reading)
     tables_check.print_checks(checks)
     return 3 if any((frame["verdict"] == "FAIL").any() for frame in checks.values()) else 0
+
+
+def _report(arguments):
+    from moola_lib.runs.reporting import report_run
+
+    pages = report_run(
+        arguments.run_id, arguments.notebooks, output=arguments.output,
+        is_single_file=arguments.single_file, is_code_shown=arguments.show_code,
+    )  # fmt: skip
+    print(*pages, sep="\n")
+    return 0
 
 
 def _promote(arguments):

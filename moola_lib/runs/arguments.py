@@ -139,6 +139,17 @@ def build_parser():
     features.add_argument("--verify", metavar="DIR", help="check the table in DIR; exit 3 if a check fails")
     features.add_argument("--bars", metavar="FILE", help="with --verify: the bars it was made from")
 
+    report = commands.add_parser("report", help="write the pages of a run again, or to hand them on")
+    report.add_argument("run_id", metavar="RUN")
+    report.add_argument(
+        "notebooks", nargs="*", metavar="NOTEBOOK", help="03 or 03_pretraining (default all of the run)"
+    )
+    report.add_argument("--single-file", action="store_true", help="everything in each page: nothing beside it")
+    report.add_argument("--show-code", action="store_true", help="unfold the code, and print it too")
+    report.add_argument(
+        "-o", dest="output", metavar="PATH", help="a folder, or of one notebook a single file that ends in .html"
+    )
+
     promote = commands.add_parser("promote", help="give a model of a run a name, with a card of where it came from")
     promote.add_argument("run_id", metavar="RUN", help="a run id, or manual")
     promote.add_argument("name", metavar="NAME", help="the model's folder is data/models/NAME")

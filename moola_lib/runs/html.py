@@ -4,24 +4,21 @@ import base64
 import functools
 import hashlib
 import importlib.util
-import json
-import logging
 import os
-import re
 import shutil
 from pathlib import Path
+from urllib.parse import quote
 
 from moola_lib.files import replace_atomically, write_text
 from moola_lib.runs.notebook import format_seconds
 
 TEMPLATES = Path(__file__).parent / "template"
+SCRIPTS = ("report.js", "report_figures.js")
 
-_PLOTLY = "application/vnd.plotly.v1+json"
-_CELL = re.compile(r"(?s)<td>(.*?)</td>")
-_NUMBER = re.compile(r"([-+−]?[\d.,]+(e[-+]?\d+)?\s?%?|NaN|NaT|None|&lt;NA&gt;|True|False|)")
+NOT_RECORDED = "not recorded"
 
 
-def render_report(ipynb_path, html_path, *, assets, run_info):
+def render_report(ipynb_path, html_path, *, assets, run_info, is_single_file=False, is_code_shown=False):
     """Write the HTML page of an executed notebook, complete or partial.
 
     Parameters
@@ -30,41 +27,59 @@ def render_report(ipynb_path, html_path, *, assets, run_info):
     assets : Path
         Folder shared by all reports; gets `plotly.min.js` once.
     run_info : dict
-        For the header, every entry optional: `run_id`, `stem`, `status`,
-        `started_at`, `seconds`, `profile`, `data`, `git`, `seed`, `error`,
-        `siblings` (stems whose pages to link to).
+        What the page says of its run, every entry optional: `run_id`, `stem`,
+        `status`, `started_at`, `seconds`, `profile`, `data`, `git`, `seed`,
+        `versions`, `device`, `peak_memory_mb`, `error`, `siblings` (stems whose
+        pages to link to). `reporting.report_info` makes it.
+    is_single_file : bool
+        Put plotly's script into the page (4.8 MB) and link to no other page.
+    is_code_shown : bool
+        Unfold the code, and print it too.
 
     Notes
     -----
-    Plotly figures are drawn from JSON in the page by the shared script;
-    widgets are shown as their text. A Content-Security-Policy forbids every
-    network request, whatever an output may contain.
+    Findings, gates and the parameters that differ from the defaults stand
+    first; the notebook's story follows. Plotly figures are drawn from JSON in
+    the page; widgets are shown as their text. A Content-Security-Policy forbids
+    every network request, whatever an output may contain.
     """
     import nbformat
 
-    ipynb_path, html_path, assets = Path(ipynb_path), Path(html_path), Path(assets)
+    from moola_lib.runs.cells import changed_parameters, convert_cells
+    from moola_lib.runs.page_tables import move_verdicts, prepare_tables
+
+    ipynb_path, html_path = Path(ipynb_path), Path(html_path)
     notebook = nbformat.read(ipynb_path, as_version=4)
-    has_figures = _prepare_outputs(notebook)
-    resources = {"metadata": {"path": str(ipynb_path.parent)}}
-    cells, _ = _exporter().from_notebook_node(notebook, resources)
-    cells = re.sub(r"(?s)<table.*?</table>", _prepare_table, cells)
-    cells = re.sub(r"(?i)\b(src|srcset)\s*=\s*([\"'])(https?:)?//.*?\2", "data-not-offline", cells)
-    cells, title_html = _take_title(cells, run_info.get("stem") or ipynb_path.stem)
-    if has_figures:
-        copy_plotly(assets)
-    here = html_path.parent
+    changed = changed_parameters(notebook)
+    cells = convert_cells(notebook, ipynb_path.parent)
+    prepare_tables(cells)
+    for fold in cells.select("details.code") if is_code_shown else ():
+        fold["open"] = ""
+    title = _take_title(cells, run_info.get("stem") or ipynb_path.stem)
+    findings, gates = _take_part(cells, "Findings"), _take_part(cells, "Gates")
+    has_figures = cells.find(class_="figure") is not None
+    if has_figures and not is_single_file:
+        copy_plotly(Path(assets))
+    plotly = plotly_script().read_text(encoding="utf-8") if has_figures and is_single_file else None
     page = page_environment().get_template("report.html.j2").render(
-        page_resources(),
+        page_resources(*([plotly] if plotly else [])),
         info=run_info,
-        facts=_facts(run_info),
-        title=_without_tags(title_html),
-        title_html=title_html,
+        labels=summary_facts(run_info),
+        facts=record_facts(run_info),
+        title=title,
+        findings=findings,
+        gates=gates,
+        verdicts=_count_verdicts(move_verdicts(gates)) if gates else "",
+        changed=changed,
         contents=_contents(cells),
         cells=cells,
         has_figures=has_figures,
-        has_failed_cell='id="failed"' in cells,
-        plotly_href=_href(assets / "plotly.min.js", here),
-        index_href=_href(assets.parent / "index.html", here),
+        has_failed_cell=cells.find(id="failed") is not None,
+        is_code_shown=is_code_shown,
+        is_single_file=is_single_file,
+        plotly=plotly,
+        plotly_href=None if is_single_file else _href(Path(assets) / "plotly.min.js", html_path.parent),
+        index_href=None if is_single_file else _href(Path(assets).parent / "index.html", html_path.parent),
     )  # fmt: skip
     write_text(html_path, page)
 
@@ -78,26 +93,39 @@ def page_environment():
 
 
 @functools.cache
-def page_resources():
-    """Return what every page holds: the style, the script, and the policy that allows only it."""
-    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+def page_resources(*inline):
+    """Return what every page holds: the style, the script, and the policy that allows only it.
+
+    Parameters
+    ----------
+    *inline : str
+        Further scripts that the page holds, to be allowed as well.
+    """
+    script = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (script, *inline)]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
     return {
         "style": (TEMPLATES / "style.css").read_text(encoding="utf-8"),
+        "report_style": (TEMPLATES / "report.css").read_text(encoding="utf-8"),
         "script": script,
         # plotly.js writes style elements, compiles its WebGL shaders' wrappers and uses blobs.
         "policy": (
-            f"default-src 'none'; script-src 'self' file: 'sha256-{digest}' 'unsafe-eval'; "
+            f"default-src 'none'; script-src 'self' file: {allowed} 'unsafe-eval'; "
             "style-src 'unsafe-inline'; img-src 'self' file: data: blob:; worker-src blob:; "
             "font-src data:; form-action 'none'; base-uri 'none'"
         ),
     }
 
 
+def plotly_script():
+    """Return the path of the installed plotly's script."""
+    package = Path(importlib.util.find_spec("plotly").origin).parent
+    return package / "package_data" / "plotly.min.js"
+
+
 def copy_plotly(assets):
     """Put the installed plotly's script into `assets`, unless it is there already."""
-    package = Path(importlib.util.find_spec("plotly").origin).parent
-    source, target = package / "package_data" / "plotly.min.js", assets / "plotly.min.js"
+    source, target = plotly_script(), assets / "plotly.min.js"
     if not target.exists() or target.stat().st_size != source.stat().st_size:
         with replace_atomically(target) as temporary:
             shutil.copyfile(source, temporary)
@@ -111,7 +139,7 @@ def status_kind(status):
 def data_facts(data):
     """Return (text, colour class) for what the numbers of a run rest on."""
     if not data:
-        return "not recorded", ""
+        return NOT_RECORDED, ""
     is_simulated = data.get("is_simulated")
     kind = {True: "simulated", False: "real"}.get(is_simulated, "unknown")
     text = " ".join(str(part) for part in (kind, data.get("symbol"), data.get("fingerprint")) if part)
@@ -123,136 +151,105 @@ def format_date(stamp):
     return f"{stamp[:10]} {stamp[11:16]} UTC" if stamp else ""
 
 
-@functools.cache
-def _exporter():
-    """Return nbconvert's exporter with our cell template (its import costs 1.5 s)."""
-    from nbconvert import HTMLExporter
-    from nbconvert.filters import strip_ansi
-    from traitlets.config import Config
-
-    log = logging.getLogger("moola.nbconvert")
-    log.setLevel(logging.ERROR)  # it warns of every image without an alternative text
-    exporter = HTMLExporter(
-        config=Config({"NbConvertBase": {"display_data_priority": list(_PRIORITY)}}),
-        template_name="template",
-        extra_template_basedirs=[str(TEMPLATES.parent)],
-        embed_images=True,
-        log=log,
-    )
-    exporter.register_filter("strip_ansi", strip_ansi)
-    return exporter
+def summary_facts(info):
+    """Return (text, colour class) for the line under the title: status, what the numbers rest on, when."""
+    data = info.get("data") or {}
+    facts = [(info.get("status"), status_kind(info.get("status")))]
+    if data:
+        kind = {True: "simulated bars", False: "real bars"}.get(data.get("is_simulated"), "bars of unknown origin")
+        facts.append((" ".join(filter(None, (kind, data.get("symbol")))), "warn" if data.get("is_simulated") else ""))
+        facts.append((_label_fact(data), "warn" if data.get("is_proposed") else ""))
+    profile, run_id = info.get("profile"), info.get("run_id")
+    facts += [(f"{profile} profile" if profile else None, ""), (f"run {run_id}" if run_id else None, "")]
+    facts.append((format_date(info.get("started_at")), ""))
+    return [(text, kind) for text, kind in facts if text]
 
 
-_PRIORITY = (
-    "text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg",
-    "text/latex", "text/plain",
-)  # fmt: skip
-
-
-def _prepare_outputs(notebook):
-    """Keep of every output what needs no kernel and no network; return whether any is a figure."""
-    has_figures = False
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            if _PLOTLY in data:
-                has_figures = True
-                output["data"] = {"text/html": _figure(data[_PLOTLY])}
-            elif "text/html" in data:
-                data["text/html"] = re.sub(
-                    r"(?is)<script.*?(</script\s*>|$)|<style scoped>.*?</style>|<link[^>]*>",
-                    "",
-                    data["text/html"],
-                )
-        if "outputs" in cell:  # what is left can be shown: scripts and widgets without text go
-            cell.outputs = [o for o in cell.outputs if "data" not in o or {*o["data"]} & {*_PRIORITY}]
-    return has_figures
-
-
-def _figure(figure):
-    """Return a plotly figure as an element holding its JSON; `report.js` draws it."""
-    text = json.dumps(figure, separators=(",", ":")).replace("<", "\\u003c")
-    return f'<div class="figure"><script type="application/json">{text}</script></div>'
-
-
-def _prepare_table(match):
-    """Wrap a table so that it scrolls by itself; align a frame's columns by what they hold."""
-    table = match.group(0)
-    if 'class="dataframe"' in table:
-        rows = [_CELL.findall(row) for row in re.findall(r"(?s)<tr.*?</tr>", table)]
-        is_words = [
-            any(_NUMBER.fullmatch(text.strip()) is None for text in column)
-            for column in zip(*(row for row in rows if row), strict=False)
-        ]
-
-        def mark_row(row):
-            columns = iter(is_words)
-            return _CELL.sub(lambda cell: _mark_cell(cell.group(1), next(columns, False)), row[0])
-
-        def mark_head(head):
-            names = re.findall(r"(?s)<th>(.*?)</th>", head[0])
-            if head[0].count("<tr") > 1 or len(names) < len(is_words):
-                return head[0]
-            columns = iter([False] * (len(names) - len(is_words)) + is_words)
-            return re.sub(r"<th>", lambda _: '<th class="words">' if next(columns) else "<th>", head[0])
-
-        table = re.sub(r"(?s)<tr.*?</tr>", mark_row, table)
-        table = re.sub(r"(?s)<thead>.*?</thead>", mark_head, table)
-    return f'<div class="scroll">{table}</div>'
-
-
-def _mark_cell(text, is_words):
-    """Return a table cell with the classes its text calls for."""
-    classes = ["words"] if is_words else []
-    if text.strip() in ("PASS", "FAIL"):
-        classes.append(f"verdict-{text.strip()}")
-    elif text.strip() in ("NaN", "NaT", "None", "&lt;NA&gt;"):
-        classes.append("absent")
-    return f'<td class="{" ".join(classes)}">{text}</td>' if classes else f"<td>{text}</td>"
-
-
-def _take_title(cells, stem):
-    """Return the cells without their first h1, and that h1's HTML (else the stem)."""
-    match = re.search(r"(?s)<h1[^>]*>(.*?)(<a class=\"anchor-link\".*?</a>)?</h1>", cells)
-    if match is None:
-        return cells, stem.partition("_")[2].replace("_", " ").capitalize() or stem
-    return cells[: match.start()] + cells[match.end() :], match.group(1)
-
-
-def _contents(cells):
-    """Return (anchor, HTML text) for every h2 of the notebook's prose."""
-    found = re.findall(r"(?s)<h2 id=\"([^\"]+)\">(.*?)(?:<a class=\"anchor-link\".*?</a>)?</h2>", cells)
-    return [(anchor, re.sub(r"</?a\b[^>]*>", "", text)) for anchor, text in found]
-
-
-def _without_tags(html):
-    """Return the text of a piece of HTML, for the page's title."""
-    from markupsafe import Markup
-
-    return Markup(html).striptags()
-
-
-def _facts(info):
-    """Return (name, value, colour class) for the header."""
-    git, data = info.get("git") or {}, info.get("data") or {}
+def record_facts(info):
+    """Return (name, value, colour class) for the record of a page; what is not known says so."""
+    git, data, versions = (info.get(key) or {} for key in ("git", "data", "versions"))
     data_text, data_kind = data_facts(data)
+    days = [str(data[key])[:16].replace("T", " ") for key in ("first_bar", "last_bar") if data.get(key)]
+    memory, dirty = info.get("peak_memory_mb"), " and uncommitted changes" if git.get("is_dirty") else ""
     facts = [
         ("Run", info.get("run_id"), ""),
         ("Date", format_date(info.get("started_at")), ""),
-        ("Status", info.get("status"), status_kind(info.get("status"))),
+        ("Status", info.get("status"), status_kind(info.get("status")) if info.get("status") else ""),
         ("Profile", info.get("profile"), ""),
         ("Data", data_text, data_kind),
+        ("Bars from, to (UTC)", " to ".join(days), ""),
+        ("Labels", _label_fact(data), "warn" if data.get("is_proposed") else ""),
         ("Seed", info.get("seed"), ""),
+        ("Code", git["commit"][:10] + dirty if git.get("commit") else None, "warn" if dirty else ""),
         ("Wall time", None if info.get("seconds") is None else format_seconds(info["seconds"]), ""),
+        ("Device", info.get("device"), ""),
+        ("Peak memory", None if memory is None else f"{memory:,} MB", ""),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items()), "long"),
     ]
-    if git.get("commit"):
-        dirty = " and uncommitted changes" if git.get("is_dirty") else ""
-        facts.append(("Code", git["commit"][:10] + dirty, "warn" if dirty else ""))
-    return [fact for fact in facts if fact[1] not in (None, "")]
+    return [(name, NOT_RECORDED if value in (None, "") else value, kind) for name, value, kind in facts]
+
+
+def _label_fact(data):
+    """Return whose labels the numbers rest on; None where the record does not say."""
+    if data.get("is_proposed"):
+        return "labels proposed by a rule"
+    if data.get("is_proposed") is None:
+        return None
+    return "labels planted by the simulator" if data.get("is_simulated") else "human labels"
+
+
+def _take_title(cells, stem):
+    """Take the first h1 out of the cells; return its text, else one made of the stem."""
+    if cells.h1 is None:
+        return stem.partition("_")[2].replace("_", " ").capitalize() or stem
+    title = cells.h1.extract()
+    for anchor in title.find_all("a"):
+        anchor.decompose()
+    return title.get_text(strip=False).strip()
+
+
+def _take_part(cells, heading):
+    """Take a heading's sections, to the next h2, out of the cells; return them, or None."""
+    from bs4 import BeautifulSoup
+
+    start = cells.find("h2", id=heading)
+    if start is None:
+        return None
+    first = start.find_parent("section")
+    sections = [first]
+    for section in first.find_next_siblings("section"):
+        if section.h2 is not None:
+            break
+        sections.append(section)
+    part = BeautifulSoup("", "html.parser")
+    part.extend([section.extract() for section in sections])
+    part.find("h2").decompose()  # the page has its own
+    folds = part.new_tag("section", attrs={"class": "cell"})
+    folds.extend([fold.extract() for fold in part.select("details.code")])  # the answer comes before its code
+    part.append(folds)
+    return part
+
+
+def _count_verdicts(verdicts):
+    """Return how many of the judged gates passed, as (text, colour class)."""
+    n_passed, n_failed = verdicts.count("PASS"), verdicts.count("FAIL")
+    if not n_passed + n_failed:
+        return "No gate was judged.", ""
+    text = f"{n_passed} of {n_passed + n_failed} gates passed"
+    return (f"✗ {text}, {n_failed} failed.", "bad") if n_failed else (f"✓ {text}.", "good")
+
+
+def _contents(cells):
+    """Return (anchor, text) for every h2 of the notebook's prose."""
+    found = []
+    for heading in cells.find_all("h2", id=True):
+        anchor = heading.find("a", class_="anchor-link")
+        if anchor is not None:
+            anchor.decompose()
+        found.append((heading["id"], heading.get_text().strip()))
+    return found
 
 
 def _href(path, folder):
     """Return the relative link from `folder` to `path`."""
-    from urllib.parse import quote
-
     return quote(Path(os.path.relpath(path, folder)).as_posix())

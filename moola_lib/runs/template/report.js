@@ -1,91 +1,109 @@
-// Draw the page's plotly figures from the JSON beside them, in the page's own colours.
+// The page's controls: by day or night, code shown or folded, tables sorted and scrolled.
 (() => {
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-  const narrow = matchMedia("(max-width: 600px)");
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const root = document.documentElement;
+  const isDark = () => (root.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+  const announce = () => dispatchEvent(new Event("themechange"));
 
-  // What the page decides about a figure: no paper of its own, text and grid that can be read.
-  function pageLayout(layout, plainArrows) {
-    const ink = colour("--ink"), grid = colour("--grid"), line = colour("--line");
-    const change = {
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", "font.color": ink,
-      "font.family": getComputedStyle(document.body).fontFamily,
-      "legend.bgcolor": "rgba(0,0,0,0)", "hoverlabel.bgcolor": colour("--panel"),
-      "hoverlabel.font.color": ink, "hoverlabel.bordercolor": line,
-      "modebar.bgcolor": "rgba(0,0,0,0)", "modebar.color": colour("--soft"), "modebar.activecolor": ink,
-    };
-    for (const axis of Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key))) {
-      Object.assign(change, {
-        [`${axis}.gridcolor`]: grid, [`${axis}.zerolinecolor`]: line, [`${axis}.linecolor`]: line,
-        [`${axis}.tickcolor`]: line,
+  function controlTheme(button) {
+    if (!button) return;
+    const show = () => { button.textContent = isDark() ? "Light" : "Dark"; };
+    try { // a browser may forbid storage to pages opened from disk
+      if (["dark", "light"].includes(localStorage.moolaTheme)) root.dataset.theme = localStorage.moolaTheme;
+    } catch { /* the system decides */ }
+    button.hidden = false;
+    show();
+    button.addEventListener("click", () => {
+      root.dataset.theme = isDark() ? "light" : "dark";
+      try { localStorage.moolaTheme = root.dataset.theme; } catch { /* for this visit only */ }
+      show();
+      announce();
+    });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { show(); announce(); });
+  }
+
+  function controlCode(button) {
+    if (!button) return;
+    button.hidden = false;
+    button.addEventListener("click", () => {
+      const isShown = button.getAttribute("aria-pressed") !== "true";
+      button.setAttribute("aria-pressed", isShown);
+      for (const fold of document.querySelectorAll("details.code")) fold.open = isShown;
+      const main = document.querySelector("main");
+      if (isShown) main.dataset.code = "shown"; // printed as well
+      else delete main.dataset.code;
+    });
+  }
+
+  // Numbers by value (an interval by its lower end), all else as people sort names and dates; nothing goes last.
+  const NUMBER = /^[-+]?[\d,]*\.?\d+(e[-+]?\d+)?\s*(%|[a-zµσ]+)?( to .*)?$/i;
+  const isAbsent = (text) => ["", "none", "nan", "nat", "–", "not recorded"].includes(text.toLowerCase());
+  function textOf(cell) {
+    return cell.dataset.verdict ?? cell.textContent.trim().replace(/^−/, "-");
+  }
+
+  function sortRows(body, column, direction) {
+    const rows = [...body.rows].map((row) => ({ row, text: textOf(row.cells[column]) }));
+    const given = rows.filter(({ text }) => !isAbsent(text));
+    const areNumbers = given.every(({ text }) => NUMBER.test(text));
+    const number = ({ text }) => parseFloat(text.replaceAll(",", ""));
+    given.sort((a, b) => direction * (areNumbers ? number(a) - number(b)
+      : a.text.localeCompare(b.text, undefined, { numeric: true })));
+    body.append(...given.map(({ row }) => row), ...rows.filter(({ text }) => isAbsent(text)).map(({ row }) => row));
+  }
+
+  function makeSortable(table) {
+    const body = table.tBodies[0];
+    if (table.tHead?.rows.length !== 1 || !(body?.rows.length > 2) || table.querySelector("[rowspan], [colspan]")) return;
+    const asGiven = [...body.rows];
+    const heads = [...table.tHead.rows[0].cells];
+    for (const [column, head] of heads.entries()) {
+      if (!head.textContent.trim()) continue;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...head.childNodes);
+      head.append(button);
+      button.addEventListener("click", () => {
+        const next = { none: "ascending", ascending: "descending", descending: "none" }[head.ariaSort ?? "none"];
+        for (const other of heads) other.removeAttribute("aria-sort");
+        if (next === "none") return body.append(...asGiven);
+        head.setAttribute("aria-sort", next);
+        sortRows(body, column, next === "ascending" ? 1 : -1);
       });
     }
-    for (const index of plainArrows) change[`annotations[${index}].arrowcolor`] = colour("--soft");
-    if (narrow.matches) {
-      Object.assign(change, {
-        "legend.orientation": "h", "legend.x": 0, "legend.xanchor": "left",
-        "legend.yref": "container", "legend.y": 0, "legend.yanchor": "bottom",
-        "font.size": 11, "title.font.size": 13, "margin.l": 44, "margin.r": 12,
-      });
-    }
-    return change;
   }
 
-  // A phone's width: break the title over lines, and make room below for a legend of many rows.
-  function fitNarrow(figure, layout) {
-    const title = typeof layout.title === "string" ? { text: layout.title } : layout.title;
-    if (title && title.text) {
-      const lines = [""];
-      for (const word of title.text.split(" ")) {
-        if ((lines.at(-1) + word).length > 42 && lines.at(-1)) lines.push("");
-        lines[lines.length - 1] += `${word} `;
-      }
-      layout.title = { ...title, text: lines.map((line) => line.trim()).join("<br>"), x: 0, xref: "container", pad: { l: 8 } };
-      layout.margin.t = (layout.margin.t ?? 48) + 16 * (lines.length - 1);
-      layout.height = (layout.height ?? 340) + 16 * (lines.length - 1);
+  // What is larger than its place can be scrolled by keyboard, and says what it is.
+  function markScrolled(box) {
+    const isWide = box.scrollWidth > box.clientWidth + 1;
+    const isTable = box.matches(".scroll");
+    if (isTable) box.classList.toggle("wide", isWide);
+    if (!isWide && box.scrollHeight <= box.clientHeight + 1) {
+      return ["tabindex", "role", "aria-label"].forEach((name) => box.removeAttribute(name));
     }
-    const entries = figure.data.filter((trace) => trace.showlegend !== false && trace.name).length;
-    if (entries > 1) {
-      const room = 20 * Math.ceil(entries / 2) + 16;
-      layout.margin.b = (layout.margin.b ?? 46) + room;
-      layout.height = (layout.height ?? 340) + room;
-    }
+    box.tabIndex = 0;
+    box.setAttribute("role", "group");
+    const kind = isTable ? "Wide table" : box.closest(".code") ? "Code" : "Printed output";
+    box.setAttribute("aria-label", [kind, headingOf(box)].filter(Boolean).join(": "));
   }
 
-  async function draw(element) {
-    if (!window.Plotly) {
-      element.classList.add("missing");
-      element.textContent = "This figure needs assets/plotly.min.js beside the reports.";
-      return;
-    }
-    const figure = JSON.parse(element.querySelector("script").textContent);
-    const layout = figure.layout || {};
-    layout.autosize = true;
-    delete layout.width; // the column decides
-    // Plotly's own margins are made for a screen of their own.
-    layout.margin ??= layout.template?.layout?.margin ?? { l: 60, r: 24, t: layout.title ? 64 : 24, b: 56 };
-    layout.margin = { ...layout.margin };
-    if (narrow.matches) fitNarrow(figure, layout);
-    if (layout.height) element.style.minHeight = `${layout.height}px`;
-    const plainArrows = (layout.annotations || []).flatMap((a, i) => (a.arrowcolor ? [] : [i]));
-    const plot = document.createElement("div");
-    element.append(plot);
-    const config = {
-      ...figure.config, responsive: true, displaylogo: false,
-      displayModeBar: narrow.matches ? false : "hover", showLink: false, plotlyServerURL: "",
-    };
-    await Plotly.newPlot(plot, figure.data, layout, config);
-    if (figure.frames && figure.frames.length) await Plotly.addFrames(plot, figure.frames);
-    const recolour = () => Plotly.relayout(plot, pageLayout(plot._fullLayout, plainArrows));
-    dark.addEventListener("change", recolour);
-    await recolour();
+  function headingOf(element) {
+    let above = element.closest("section") ?? element;
+    while (above && !above.matches("h2") && !above.querySelector("h2")) above = above.previousElementSibling;
+    const heading = above?.matches("h2") ? above : above?.querySelector("h2");
+    return heading?.textContent.replace("¶", "").trim();
   }
 
-  (async () => {
-    for (const element of document.querySelectorAll(".figure")) {
-      await draw(element);
-      await new Promise((resume) => setTimeout(resume)); // let the page scroll meanwhile
-    }
-    document.documentElement.dataset.figures = "drawn";
-  })();
+  controlTheme(document.getElementById("theme"));
+  controlCode(document.getElementById("show-code"));
+  document.querySelectorAll("main table").forEach(makeSortable);
+  const watch = new ResizeObserver((entries) => entries.forEach(({ target }) => markScrolled(target)));
+  for (const box of document.querySelectorAll(".scroll, main pre")) watch.observe(box);
+
+  let themeBefore; // paper is white
+  addEventListener("beforeprint", () => { themeBefore = root.dataset.theme; root.dataset.theme = "light"; announce(); });
+  addEventListener("afterprint", () => {
+    if (themeBefore) root.dataset.theme = themeBefore;
+    else delete root.dataset.theme;
+    announce();
+  });
 })();

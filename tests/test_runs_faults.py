@@ -104,7 +104,7 @@ def test_a_runner_killed_at_random_moments_is_lost_and_goes_on(root):
         is_resumed = (root / "reports" / run_id / "run.json").exists()
         runner = start_runner("--run-id", run_id, *(["--resume"] if is_resumed else []))
         wait_until_begun(root, run_id, runner)
-        time.sleep(random_moments.uniform(0.0, 4.0))
+        time.sleep(random_moments.uniform(0.0, 3.0))
         runner.kill()
         code = runner.wait()
         runner.stdout.close()

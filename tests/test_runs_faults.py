@@ -104,7 +104,7 @@ def test_a_runner_killed_at_random_moments_is_lost_and_goes_on(root):
         is_resumed = (root / "reports" / run_id / "run.json").exists()
         runner = start_runner("--run-id", run_id, *(["--resume"] if is_resumed else []))
         wait_until_begun(root, run_id, runner)
-        time.sleep(random_moments.uniform(0.0, 4.0))
+        time.sleep(random_moments.uniform(0.0, 3.0))
         runner.kill()
         code = runner.wait()
         runner.stdout.close()
@@ -132,7 +132,7 @@ def test_a_kernel_killed_at_random_moments_is_reported_and_resumed(root):
     codes, stopped_in, state, n_runs, run_id = [], set(), None, 0, "run0"
     for _ in range(N_KERNEL_KILLS):
         is_resumed = (root / "reports" / run_id / "run.json").exists()
-        killer = KernelKiller(n_cells=random_moments.randint(1, 9), delay=random_moments.uniform(0.0, 0.4))
+        killer = KernelKiller(n_cells=random_moments.randint(1, 12), delay=random_moments.uniform(0.0, 0.4))
         result = run_notebooks(
             ["01_first", "02_second"], {}, root=root, run_id=run_id, resume=is_resumed, on_event=killer.look
         )

@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moola_lib.errors import UserError
-from moola_lib.files import check_writable, lock_folder
+from moola_lib.files import check_writable
 from moola_lib.runs import record as records
 from moola_lib.runs.execution import execute_notebook, follow_rows
 from moola_lib.runs.inputs import describe_inputs, fingerprint_notebooks
 from moola_lib.runs.kernels import KernelWatch
 from moola_lib.runs.leaks import find_leaks, redact, refuse_secret_parameters
-from moola_lib.runs.processes import describe_process, end_process
+from moola_lib.runs.opening import lock_run, open_record, refuse_other_parameters
+from moola_lib.runs.processes import describe_process
 from moola_lib.runs.project import (
     LEAST_DISK_GB,
     artifacts_folder,
     check_disk,
     check_run_id,
-    notebook_stems,
     reports_folder,
 )
-from moola_lib.runs.signals import signals_interrupt
+from moola_lib.runs.signals import Stop, signals_interrupt
 
 RESERVE_BYTES = 1 << 18  # given back when the disk is full, so that the record can still say so
 
@@ -105,10 +105,10 @@ def run_notebooks(
     check_writable(artifacts)
     resolved = resolved_by_stem or parameters_by_stem
     refuse_secret_parameters(resolved)
-    with _lock_run(root, run_id):
+    with lock_run(root, run_id):
         check_disk([folder, artifacts], least_disk_gb)
-        record = _open_record(root, run_id, stems, resume)
-        _refuse_other_parameters(root, record, stems, resolved)
+        record = open_record(root, run_id, stems, resume)
+        refuse_other_parameters(root, record, stems, resolved)
         record.update(profile=profile, status="running", error=None, finished_at=None, exit_code=None)
         record.update(is_strict=is_strict, cell_timeout=cell_timeout, process=describe_process())
         record.update(versions=records.package_versions(), git=records.git_state(root))
@@ -123,7 +123,7 @@ def run_notebooks(
                 record["withheld"].pop(stem, None)
         run = _Run(root, folder, record, on_event or (lambda event: None))
         run.upstreams_by_stem = upstreams_by_stem or {}
-        with _kernel_environment(root, run_id, resume), signals_interrupt(lambda: run.watch.kill()):
+        with _kernel_environment(root, run_id, resume), signals_interrupt(run.stop, lambda: run.watch.kill()):
             run.all(stems, parameters_by_stem)
     return RunResult(record, folder)
 
@@ -133,7 +133,7 @@ class _Run:
 
     def __init__(self, root, folder, record, on_event):
         self.root, self.folder, self.record, self.on_event = root, folder, record, on_event
-        self.upstreams_by_stem, self.watch = {}, KernelWatch()
+        self.upstreams_by_stem, self.watch, self.stop = {}, KernelWatch(), Stop()
         self._reserve = folder / ".reserve"
 
     def all(self, stems, parameters_by_stem):
@@ -157,6 +157,7 @@ class _Run:
                 self.render(stem)
             record["status"] = "finished" if record["error"] is None else "failed"
         except KeyboardInterrupt:
+            self.stop.hear()
             record["status"] = "interrupted"
         except (OSError, UserError) as error:  # the disk is full, for one
             record["status"] = "failed"
@@ -196,7 +197,7 @@ class _Run:
             self.on_event({"kind": "epoch", "row": row, **place})
 
         metrics = artifacts_folder(self.root, self.record["run_id"], stem) / "metrics.jsonl"
-        self.watch = KernelWatch(on_kernel)
+        self.watch = KernelWatch(on_kernel, on_shutdown=self.stop.hear)
         status = "failed"
         try:
             with follow_rows(metrics, on_row), _upstream_environment(self.upstreams_by_stem.get(stem)):
@@ -206,6 +207,7 @@ class _Run:
                 )  # fmt: skip
             status = "finished" if self.record["error"] is None else "failed"
         except KeyboardInterrupt:
+            self.stop.hear()
             status = "interrupted"
             raise
         except (OSError, UserError) as error:
@@ -275,63 +277,6 @@ class _Run:
         )
 
 
-def _open_record(root, run_id, stems, resume):
-    """Return the record of a new run, or of the one to resume."""
-    folder = reports_folder(root, run_id)
-    artifacts = root / "data" / "artifacts" / run_id
-    exists = (folder / "run.json").exists()
-    if resume:
-        if not exists:
-            raise UserError(f"there is no run {run_id!r} to resume in {folder.parent}")
-        record = records.read_run(root, run_id)
-    else:
-        if exists or artifacts.exists():
-            place = folder if exists else artifacts
-            raise UserError(
-                f"run {run_id!r} exists already ({place}); choose another --run-id, or continue it with --resume"
-            )
-        record = {
-            "run_id": run_id,
-            "started_at": records.utc_now(),
-            "seconds": 0.0,
-            "stems": [],
-            "notebooks": {},
-            "parameters": {},
-            "given_parameters": {},
-            "timings": {},
-            "data": {},
-            "seed": None,
-            "gates": [],
-            "artifacts": [],
-        }
-    record["stems"] = [s for s in notebook_stems(root) if s in {*record["stems"], *stems}]
-    for stem in record["stems"]:
-        record["notebooks"].setdefault(stem, {"status": "not run", "started_at": None})
-    return record
-
-
-def _refuse_other_parameters(root, record, stems, resolved):
-    """Refuse to resume with other parameters than a notebook's results or checkpoints were made with.
-
-    One that stopped before its first checkpoint may change: that is how a wrong
-    path is put right.
-    """
-    for stem in stems:
-        status = record["notebooks"][stem]["status"]
-        folder = artifacts_folder(root, record["run_id"], stem)
-        has_checkpoints = any(folder.rglob("checkpoint_*.safetensors"))
-        if status == "not run" or not (status == "finished" or has_checkpoints):
-            continue
-        before, now = record["parameters"].get(stem, {}), resolved.get(stem, {})
-        other = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-        if other:
-            what = f"finished {stem}" if status == "finished" else f"has checkpoints of {stem}, trained"
-            raise UserError(
-                f"run {record['run_id']!r} {what} with another {', '.join(other)}; "
-                "resume with the same parameters or use a new run id"
-            )
-
-
 @contextlib.contextmanager
 def _kernel_environment(root, run_id, resume):
     """Tell the kernels, through their environment, which run they belong to."""
@@ -363,36 +308,6 @@ def _upstream_environment(upstreams):
         yield
     finally:
         del os.environ["MOOLA_UPSTREAM_RUNS"]
-
-
-@contextlib.contextmanager
-def _lock_run(root, run_id):
-    """Hold a run's folder; name the process that does where it is another.
-
-    Once held, nothing else may write there: a kernel whose runner was killed is ended.
-    """
-    with contextlib.ExitStack() as stack:
-        folder = reports_folder(root, run_id)
-        try:
-            stack.enter_context(lock_folder(folder))
-        except UserError as error:
-            process = _read_process(root, run_id)
-            if process is None or "in use" not in str(error):
-                raise
-            raise UserError(
-                f"run {run_id!r} is in use by process {process.get('pid')} on {process.get('host')}; "
-                "wait for it, stop it, or choose another --run-id"
-            ) from error
-        with contextlib.suppress(UserError):
-            for entry in records.read_run(root, run_id)["notebooks"].values():
-                end_process(entry.get("kernel"))
-        yield
-
-
-def _read_process(root, run_id):
-    with contextlib.suppress(UserError):
-        return records.read_run(root, run_id).get("process")
-    return None
 
 
 def _describe_error(stem, error):

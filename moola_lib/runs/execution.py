@@ -111,6 +111,7 @@ def execute_notebook(root, stem, parameters, folder, on_cell, *, watch=None, cel
             failure = ("OSError", str(error))
         finally:
             watch.stop()
+            watch.kill()  # one that an interrupt left behind
             with contextlib.suppress(OSError):
                 log.write(f"[{utc_now()}] {stem} {': '.join(failure or (outcome,))}\n")
                 log.flush()

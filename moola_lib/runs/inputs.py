@@ -1,5 +1,6 @@
 """What a run was fed: the files its parameters name, and the notebooks as they were."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -40,11 +41,18 @@ def describe_file(path):
     """
     try:
         if not path.is_dir():
-            return {"bytes": path.stat().st_size, "fingerprint": fingerprint(path)}
+            status = path.stat()
+            return {"bytes": status.st_size, "fingerprint": _read_fingerprint(path, status.st_size, status.st_mtime_ns)}
         sizes = {str(each.relative_to(path)): each.stat().st_size for each in sorted(path.rglob("*")) if each.is_file()}
         return {"bytes": sum(sizes.values()), "fingerprint": fingerprint(json.dumps(sizes))}
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); change its permissions") from error
+
+
+@functools.lru_cache(maxsize=64)
+def _read_fingerprint(path, n_bytes, mtime_ns):
+    """Read a file once, though five notebooks name it."""
+    return fingerprint(path)
 
 
 def fingerprint_notebooks(root, stems):

@@ -20,6 +20,8 @@ class KernelWatch:
     ----------
     on_start : callable(int), optional
         Called with its process id.
+    on_shutdown : callable(), optional
+        Called when it is about to be shut down.
 
     Attributes
     ----------
@@ -27,9 +29,10 @@ class KernelWatch:
         Bytes held at the last look and at most, its worker processes included.
     """
 
-    def __init__(self, on_start=None):
+    def __init__(self, on_start=None, on_shutdown=None):
         self.memory = self.peak_memory = 0
         self._on_start = on_start or (lambda pid: None)
+        self.on_shutdown = on_shutdown or (lambda: None)
         self._process, self._pid, self._free = None, None, None
         self._oom_kills = count_oom_kills()
         self._stop = threading.Event()
@@ -105,6 +108,10 @@ def kernel_manager(log, watch):
             self.shutdown_wait_time = SHUTDOWN_SECONDS
             await super().start_kernel(stdout=log, stderr=log, **kwargs)
             watch.start(self.provisioner.process)
+
+        async def shutdown_kernel(self, *arguments, **kwargs):
+            watch.on_shutdown()
+            await super().shutdown_kernel(*arguments, **kwargs)
 
     return WatchedKernelManager
 

@@ -190,6 +190,8 @@ def test_what_cannot_be_compared_is_one_sentence(write, tmp_path, monkeypatch, c
     monkeypatch.setenv("MOOLA_HOME", str(tmp_path))
     assert main(["compare", "one", "absent"]) == 2
     assert "there is no run 'absent' (newest: one)" in capsys.readouterr().err
+    assert main(["compare", "one", "../one"]) == 2
+    assert "is not allowed" in capsys.readouterr().err, "its name is part of the page's"
     with pytest.raises(UserError, match="at least two"):
         compare_runs(tmp_path, ["one", "one"])
 

@@ -155,6 +155,18 @@ def test_seeds_of_one_configuration_are_averaged_by_students_t(write, tmp_path):
     ]  # fmt: skip
 
 
+def test_other_settings_are_not_taken_for_seeds_beside_a_run_that_lacks_them(write, tmp_path):
+    write("one", seed=1, rate=1)
+    write("two", seed=2, rate=2)
+    write("early", seed=3)
+    path = tmp_path / "reports" / "early" / "run.json"
+    record = json.loads(path.read_text()) | {"stems": [STEMS[1]], "parameters": {STEMS[1]: {"seed": 3}}}
+    path.write_text(json.dumps(record))
+    (artifacts_folder(tmp_path, "early", STEMS[2]) / "record.json").unlink()
+    titles = [each.title for each in compare_runs(tmp_path, ["one", "two", "early"]).tables]
+    assert "Over seeds" not in titles
+
+
 def test_curves_are_of_the_first_arm_and_a_cut_row_is_left_out(write, tmp_path):
     write("one")
     write("two")

@@ -159,9 +159,13 @@ def test_other_settings_are_not_taken_for_seeds_beside_a_run_that_lacks_them(wri
     write("one", seed=1, rate=1)
     write("two", seed=2, rate=2)
     write("early", seed=3)
-    path = tmp_path / "reports" / "early" / "run.json"
-    record = json.loads(path.read_text()) | {"stems": [STEMS[1]], "parameters": {STEMS[1]: {"seed": 3}}}
-    path.write_text(json.dumps(record))
+    paths = {run_id: tmp_path / "reports" / run_id / "run.json" for run_id in ("one", "two", "early")}
+    records = {run_id: json.loads(path.read_text()) for run_id, path in paths.items()}
+    for run_id in ("one", "two"):
+        del records[run_id]["parameters"][STEMS[1]]["rate"], records[run_id]["parameters"][STEMS[0]]["rate"]
+    records["early"] |= {"stems": [STEMS[1]], "parameters": {STEMS[1]: records["early"]["parameters"][STEMS[1]]}}
+    for run_id, path in paths.items():
+        path.write_text(json.dumps(records[run_id]))
     (artifacts_folder(tmp_path, "early", STEMS[2]) / "record.json").unlink()
     titles = [each.title for each in compare_runs(tmp_path, ["one", "two", "early"]).tables]
     assert "Over seeds" not in titles

@@ -155,6 +155,22 @@ def test_seeds_of_one_configuration_are_averaged_by_students_t(write, tmp_path):
     ]  # fmt: skip
 
 
+def test_other_settings_are_not_taken_for_seeds_beside_a_run_that_lacks_them(write, tmp_path):
+    write("one", seed=1, rate=1)
+    write("two", seed=2, rate=2)
+    write("early", seed=3)
+    paths = {run_id: tmp_path / "reports" / run_id / "run.json" for run_id in ("one", "two", "early")}
+    records = {run_id: json.loads(path.read_text()) for run_id, path in paths.items()}
+    for run_id in ("one", "two"):
+        del records[run_id]["parameters"][STEMS[1]]["rate"], records[run_id]["parameters"][STEMS[0]]["rate"]
+    records["early"] |= {"stems": [STEMS[1]], "parameters": {STEMS[1]: records["early"]["parameters"][STEMS[1]]}}
+    for run_id, path in paths.items():
+        path.write_text(json.dumps(records[run_id]))
+    (artifacts_folder(tmp_path, "early", STEMS[2]) / "record.json").unlink()
+    titles = [each.title for each in compare_runs(tmp_path, ["one", "two", "early"]).tables]
+    assert "Over seeds" not in titles
+
+
 def test_curves_are_of_the_first_arm_and_a_cut_row_is_left_out(write, tmp_path):
     write("one")
     write("two")
@@ -190,6 +206,8 @@ def test_what_cannot_be_compared_is_one_sentence(write, tmp_path, monkeypatch, c
     monkeypatch.setenv("MOOLA_HOME", str(tmp_path))
     assert main(["compare", "one", "absent"]) == 2
     assert "there is no run 'absent' (newest: one)" in capsys.readouterr().err
+    assert main(["compare", "one", "../one"]) == 2
+    assert "is not allowed" in capsys.readouterr().err, "its name is part of the page's"
     with pytest.raises(UserError, match="at least two"):
         compare_runs(tmp_path, ["one", "one"])
 

@@ -148,6 +148,15 @@ def test_an_mlflow_store_gets_the_run_once(root, tmp_path, monkeypatch):
         export_to_mlflow(root, "a", str(store))
 
 
+@pytest.mark.parametrize(("store", "sentence"), [("sqlite:///x.db", "cannot use sqlite"), ("/proc/x", "cannot write")])
+def test_a_store_that_cannot_be_used_is_one_sentence(root, monkeypatch, capsys, store, sentence):
+    needs("mlflow")
+    monkeypatch.setenv("MOOLA_HOME", str(root))
+    assert main(["export", "a", "--mlflow", store]) == 2
+    printed = capsys.readouterr().err
+    assert sentence in printed and printed.count("\n") == 1
+
+
 def test_a_failed_mlflow_export_leaves_no_run(root, tmp_path, monkeypatch):
     needs("mlflow")
     from mlflow.tracking import MlflowClient

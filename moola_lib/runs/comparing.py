@@ -16,7 +16,7 @@ from moola_lib.runs.comparison_tables import (
     seeds_table,
 )
 from moola_lib.runs.paired_answers import NotPaired, compare_answers, label_facts
-from moola_lib.runs.project import artifacts_folder
+from moola_lib.runs.project import artifacts_folder, check_run_id
 from moola_lib.runs.record import list_runs, notebook_record, read_run
 
 FINE_TUNING = "04_fine_tuning"
@@ -151,6 +151,7 @@ def code_changes(root, before, after):
 
 def _read(root, run_id):
     """Return a run's record; a run that is not there names those that are."""
+    check_run_id(run_id)
     try:
         return read_run(root, run_id)
     except UserError as error:

@@ -102,7 +102,9 @@ def scores_table(scores):
 
 def seeds_table(parameters, scores, labels):
     """Return means over runs that differ in nothing but seeds; None where there are no two."""
-    common = set.intersection(*(set(values) for values in parameters.values()))
+    if len(scores) < 2:
+        return None
+    common = set.intersection(*(set(parameters[run_id]) for run_id in scores))
     groups = {}
     for run_id in scores:
         settings = {

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from moola_lib.errors import UserError
-from moola_lib.files import replace_folder_atomically
+from moola_lib.files import check_writable, replace_folder_atomically
 from moola_lib.runs.exporting import read_finished
 from moola_lib.runs.project import artifacts_folder, reports_folder
 
@@ -34,11 +34,9 @@ def export_to_mlflow(root, run_id, store):
     Raises
     ------
     UserError
-        MLflow is not installed, or the store has this run already.
+        MLflow is not installed, the store cannot be used, or has this run already.
     """
     record = read_finished(root, run_id)
-    if "://" not in store:
-        store = Path(store).resolve().as_uri()
     client, mlflow = _mlflow_client(store)
     found = client.get_experiment_by_name(EXPERIMENT)
     experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT)
@@ -151,10 +149,13 @@ def _mlflow_client(store):
         from mlflow.tracking import MlflowClient
     except ImportError as error:
         raise _not_installed("mlflow") from error
+    if "://" not in store:
+        check_writable(Path(store))
+        store = Path(store).resolve().as_uri()
     try:
         return MlflowClient(tracking_uri=store), mlflow
     except mlflow.exceptions.MlflowException as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).strip().split(". ")[0]
         raise UserError(f"MLflow cannot use {store} ({reason}); give a folder or the address of a server") from error
 
 

@@ -201,6 +201,19 @@ def test_the_record_has_every_fact_or_says_that_it_is_missing():
     assert (facts["Peak memory"], facts["Versions"]) == ("1,234 MB", "torch 2.13.0")
 
 
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ({"is_proposed": True, "is_simulated": False}, "labels proposed by a rule"),
+        ({"is_proposed": False, "is_simulated": False, "label_source": "the table a"}, "human labels from the table a"),
+        ({"is_proposed": False, "is_simulated": True, "label_source": "the simulator"}, "labels from the simulator"),
+        ({"is_simulated": True}, "not recorded"),
+    ],
+)
+def test_the_record_says_whose_labels(data, text):
+    assert {name: value for name, value, _ in record_facts({"data": data})}["Labels"] == text
+
+
 def test_a_figure_is_described_in_words():
     figure = {
         "data": [{"name": "model"}, {"name": "<i>rule</i>"}],

@@ -191,11 +191,12 @@ def record_facts(info):
 
 def _label_fact(data):
     """Return whose labels the numbers rest on; None where the record does not say."""
-    if data.get("is_proposed"):
-        return "labels proposed by a rule"
     if data.get("is_proposed") is None:
         return None
-    return "labels planted by the simulator" if data.get("is_simulated") else "human labels"
+    if data["is_proposed"]:
+        return "labels proposed by a rule"
+    kind = "labels" if data.get("is_simulated") else "human labels"
+    return f"{kind} from {data['label_source']}" if data.get("label_source") else kind
 
 
 def _take_title(cells, stem):

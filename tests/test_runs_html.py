@@ -1,5 +1,6 @@
 """A report asks nothing from the network, escapes what data says, and puts its answer first."""
 
+import copy
 import html
 import json
 import re
@@ -199,6 +200,34 @@ def test_the_record_has_every_fact_or_says_that_it_is_missing():
     assert facts["Bars from, to (UTC)"] == "2024-01-01 23:00 to 2024-06-28 20:59"
     assert (facts["Data"], facts["Labels"], facts["Seed"]) == ("real NQ ab", "human labels", 0)
     assert (facts["Peak memory"], facts["Versions"]) == ("1,234 MB", "torch 2.13.0")
+
+
+def test_a_cell_that_failed_among_the_findings_is_shown_in_its_place(answered, tmp_path):
+    made = copy.deepcopy(answered)
+    number = next(k for k, cell in enumerate(made.cells) if cell.source == "findings = tell()")
+    made.cells[number].outputs = [nbformat.v4.new_output("error", ename="KeyError", evalue="a", traceback=["tb"])]
+    for cell in made.cells[number + 1 :]:
+        cell.pop("outputs", None)
+        if cell.cell_type == "code":
+            cell.outputs = []
+    tree = BeautifulSoup(write_page(made, tmp_path).read_text(), "html.parser")
+    assert tree.select_one(".answer #failed details.code") is not None
+    assert tree.find("a", href="#failed") is not None
+    assert "No gates were judged." in tree.select_one(".answer").get_text()
+    assert len(tree.find_all(id="Gates")) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ({"is_proposed": True, "is_simulated": False}, "labels proposed by a rule"),
+        ({"is_proposed": False, "is_simulated": False, "label_source": "the table a"}, "human labels from the table a"),
+        ({"is_proposed": False, "is_simulated": True, "label_source": "the simulator"}, "labels from the simulator"),
+        ({"is_simulated": True}, "not recorded"),
+    ],
+)
+def test_the_record_says_whose_labels(data, text):
+    assert {name: value for name, value, _ in record_facts({"data": data})}["Labels"] == text
 
 
 def test_a_figure_is_described_in_words():

@@ -56,8 +56,9 @@ def render_report(ipynb_path, html_path, *, assets, run_info, is_single_file=Fal
     for fold in cells.select("details.code") if is_code_shown else ():
         fold["open"] = ""
     title = _take_title(cells, run_info.get("stem") or ipynb_path.stem)
+    has_failed_cell = cells.find(id="failed") is not None
     findings, gates = _take_part(cells, "Findings"), _take_part(cells, "Gates")
-    has_figures = cells.find(class_="figure") is not None
+    has_figures = any(part is not None and part.find(class_="figure") for part in (cells, findings, gates))
     if has_figures and not is_single_file:
         copy_plotly(Path(assets))
     plotly = plotly_script().read_text(encoding="utf-8") if has_figures and is_single_file else None
@@ -69,12 +70,12 @@ def render_report(ipynb_path, html_path, *, assets, run_info, is_single_file=Fal
         title=title,
         findings=findings,
         gates=gates,
-        verdicts=_count_verdicts(move_verdicts(gates)) if gates else "",
+        verdicts=_count_verdicts(move_verdicts(gates) if gates else []),
         changed=changed,
         contents=_contents(cells),
         cells=cells,
         has_figures=has_figures,
-        has_failed_cell=cells.find(id="failed") is not None,
+        has_failed_cell=has_failed_cell,
         is_code_shown=is_code_shown,
         is_single_file=is_single_file,
         plotly=plotly,
@@ -191,11 +192,12 @@ def record_facts(info):
 
 def _label_fact(data):
     """Return whose labels the numbers rest on; None where the record does not say."""
-    if data.get("is_proposed"):
-        return "labels proposed by a rule"
     if data.get("is_proposed") is None:
         return None
-    return "labels planted by the simulator" if data.get("is_simulated") else "human labels"
+    if data["is_proposed"]:
+        return "labels proposed by a rule"
+    kind = "labels" if data.get("is_simulated") else "human labels"
+    return f"{kind} from {data['label_source']}" if data.get("label_source") else kind
 
 
 def _take_title(cells, stem):
@@ -225,7 +227,9 @@ def _take_part(cells, heading):
     part.extend([section.extract() for section in sections])
     part.find("h2").decompose()  # the page has its own
     folds = part.new_tag("section", attrs={"class": "cell"})
-    folds.extend([fold.extract() for fold in part.select("details.code")])  # the answer comes before its code
+    folds.extend(
+        [fold.extract() for fold in part.select("section:not(#failed) > details.code")]
+    )  # the answer comes before its code
     part.append(folds)
     return part
 
@@ -234,7 +238,7 @@ def _count_verdicts(verdicts):
     """Return how many of the judged gates passed, as (text, colour class)."""
     n_passed, n_failed = verdicts.count("PASS"), verdicts.count("FAIL")
     if not n_passed + n_failed:
-        return "No gate was judged.", ""
+        return "No gates were judged.", ""
     text = f"{n_passed} of {n_passed + n_failed} gates passed"
     return (f"✗ {text}, {n_failed} failed.", "bad") if n_failed else (f"✓ {text}.", "good")
 

@@ -253,27 +253,15 @@ class _Run:
     def render(self, stem):
         """Write a notebook's HTML page, with what the record says about it."""
         from moola_lib.runs.html import render_report
+        from moola_lib.runs.reporting import report_info
 
         record = self.record
-        error = record["error"]
-        info = {
-            "run_id": record["run_id"],
-            "stem": stem,
-            "status": record["notebooks"][stem]["status"],
-            "started_at": record["notebooks"][stem]["started_at"],
-            "seconds": record["timings"].get(stem),
-            "profile": record["profile"],
-            "data": (records.notebook_record(self.root, record["run_id"], stem) or {}).get("data") or record["data"],
-            "seed": record["parameters"].get(stem, {}).get("seed", record["seed"]),
-            "git": record["git"],
-            "error": error if error is not None and error["stem"] == stem else None,
-            "siblings": [s for s in record["stems"] if s == stem or (self.folder / f"{s}.html").exists()],
-        }
+        near = [s for s in record["stems"] if s == stem or (self.folder / f"{s}.html").exists()]
         render_report(
             self.folder / f"{stem}.ipynb",
             self.folder / f"{stem}.html",
             assets=self.root / "reports" / "assets",
-            run_info=info,
+            run_info={**report_info(self.root, record, stem), "siblings": near},
         )
 
 

@@ -131,6 +131,22 @@ def test_a_killed_kernel_is_reported_as_such(root, good, capsys):
     assert "the kernel died" in (root / "reports/killed/run.log").read_text()
 
 
+def test_an_interrupt_during_a_save_ends_that_run_and_no_other(root, good, monkeypatch):
+    write, interrupted = saving.write_text, []
+
+    def write_or_be_interrupted(path, text):
+        if "epoch 2/2" in text and not interrupted:
+            interrupted.append(path)
+            raise KeyboardInterrupt
+        write(path, text)
+
+    monkeypatch.setattr(saving, "write_text", write_or_be_interrupted)
+    options = {"root": root, "run_id": "between"}
+    assert run_notebooks(["02_second"], {"02_second": {"mode": "sleep"}}, **options).exit_code == 130
+    assert interrupted and (root / "data/artifacts/between/02_second/cleaned_up").exists()
+    assert run_notebooks(["02_second"], {}, resume=True, **options).exit_code == 0
+
+
 def test_a_crash_is_named_with_the_last_lines_of_the_log(root, good, capsys):
     assert run("02", "--run-id", "crashed", "-p", "mode", "crash") == 138
     sentence = capsys.readouterr().err

@@ -37,17 +37,21 @@ def prepare_papermill():
 
         async def async_execute_cell(self, cell, cell_index, **kwargs):
             async def save_in_turn():
-                while True:
-                    await asyncio.sleep(SECONDS_BETWEEN_SAVES / 2)
+                await asyncio.sleep(SECONDS_BETWEEN_SAVES / 2)
+                while isinstance(self.nb_man.save, _Saver):  # not once an interrupt has ended the notebook
                     self.nb_man.save()
+                    await asyncio.sleep(SECONDS_BETWEEN_SAVES / 2)
 
+            # After an interrupt nobody waits for this task, and asyncio would complain of what becomes of it.
+            asyncio.current_task().add_done_callback(lambda task: task.cancelled() or task.exception())
             saving = asyncio.ensure_future(save_in_turn())
             try:
                 return await super().async_execute_cell(cell, cell_index, **kwargs)
             finally:
                 saving.cancel()
-                if saving.done() and not saving.cancelled():
-                    saving.result()  # a full disk ended it
+                error = saving.exception() if saving.done() and not saving.cancelled() else None
+                if isinstance(error, Exception):  # a full disk; an interrupt has gone its own way
+                    raise error
 
         execute_cell = run_sync(async_execute_cell)
 

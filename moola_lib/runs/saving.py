@@ -23,6 +23,7 @@ def prepare_papermill():
     from papermill.log import logger
 
     logger.setLevel(logging.CRITICAL)  # what goes wrong is said by `execution`
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # after an interrupt nobody waits for nbclient's tasks
     if ENGINE_NAME in papermill_engines._engines:
         return
 
@@ -42,8 +43,6 @@ def prepare_papermill():
                     self.nb_man.save()
                     await asyncio.sleep(SECONDS_BETWEEN_SAVES / 2)
 
-            # After an interrupt nobody waits for this task, and asyncio would complain of what becomes of it.
-            asyncio.current_task().add_done_callback(lambda task: task.cancelled() or task.exception())
             saving = asyncio.ensure_future(save_in_turn())
             try:
                 return await super().async_execute_cell(cell, cell_index, **kwargs)

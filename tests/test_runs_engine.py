@@ -70,11 +70,14 @@ def test_a_finished_run_leaves_its_record_pages_and_log(root, good):
 
 def test_the_same_run_id_is_refused_and_resume_skips(root, good, capsys):
     before = (good / "02_second.ipynb").stat().st_mtime_ns
+    half_written = good / ".run.json.k3x9w2_a"
+    half_written.write_text('{"run_id": "go')
     assert run("--run-id", "good") == 2
     assert "run 'good' exists already" in capsys.readouterr().err
     assert run("--run-id", "good", "--resume") == 0
     assert capsys.readouterr().out.count("was finished already") == 2
     assert (good / "02_second.ipynb").stat().st_mtime_ns == before
+    assert not half_written.exists(), "a killed runner's"
     assert run("--run-id", "good", "--resume", "-p", "seed", "8") == 2
     sentence = capsys.readouterr().err
     assert "finished 01_first with another seed;" in sentence, "what was given before is kept"

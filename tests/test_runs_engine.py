@@ -70,11 +70,14 @@ def test_a_finished_run_leaves_its_record_pages_and_log(root, good):
 
 def test_the_same_run_id_is_refused_and_resume_skips(root, good, capsys):
     before = (good / "02_second.ipynb").stat().st_mtime_ns
+    half_written = good / ".run.json.k3x9w2_a"
+    half_written.write_text('{"run_id": "go')
     assert run("--run-id", "good") == 2
     assert "run 'good' exists already" in capsys.readouterr().err
     assert run("--run-id", "good", "--resume") == 0
     assert capsys.readouterr().out.count("was finished already") == 2
     assert (good / "02_second.ipynb").stat().st_mtime_ns == before
+    assert not half_written.exists(), "a killed runner's"
     assert run("--run-id", "good", "--resume", "-p", "seed", "8") == 2
     sentence = capsys.readouterr().err
     assert "finished 01_first with another seed;" in sentence, "what was given before is kept"
@@ -129,6 +132,22 @@ def test_a_killed_kernel_is_reported_as_such(root, good, capsys):
     assert record["notebooks"]["02_second"]["peak_memory_mb"] > 10
     assert "failed" in (root / "reports/killed/02_second.html").read_text()
     assert "the kernel died" in (root / "reports/killed/run.log").read_text()
+
+
+def test_an_interrupt_during_a_save_ends_that_run_and_no_other(root, good, monkeypatch):
+    write, interrupted = saving.write_text, []
+
+    def write_or_be_interrupted(path, text):
+        if "epoch 2/2" in text and not interrupted:
+            interrupted.append(path)
+            raise KeyboardInterrupt
+        write(path, text)
+
+    monkeypatch.setattr(saving, "write_text", write_or_be_interrupted)
+    options = {"root": root, "run_id": "between"}
+    assert run_notebooks(["02_second"], {"02_second": {"mode": "sleep"}}, **options).exit_code == 130
+    assert interrupted and (root / "data/artifacts/between/02_second/cleaned_up").exists()
+    assert run_notebooks(["02_second"], {}, resume=True, **options).exit_code == 0
 
 
 def test_a_crash_is_named_with_the_last_lines_of_the_log(root, good, capsys):

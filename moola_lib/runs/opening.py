@@ -13,7 +13,8 @@ from moola_lib.runs.project import artifacts_folder, notebook_stems, reports_fol
 def lock_run(root, run_id):
     """Hold a run's folder while the block runs.
 
-    Once held, nothing else may write there: a kernel whose runner was killed is ended.
+    Once held, nothing else may write there: a kernel whose runner was killed is
+    ended, and its half-written files are removed.
 
     Raises
     ------
@@ -32,6 +33,8 @@ def lock_run(root, run_id):
                 f"run {run_id!r} is in use by process {process.get('pid')} on {process.get('host')}; "
                 "wait for it, stop it, or choose another --run-id"
             ) from error
+        for half_written in folder.glob(".*.*"):  # by a runner that was killed before it could rename them
+            half_written.unlink(missing_ok=True)
         with contextlib.suppress(UserError):
             for entry in records.read_run(root, run_id)["notebooks"].values():
                 end_process(entry.get("kernel"))

@@ -23,6 +23,7 @@ def prepare_papermill():
     from papermill.log import logger
 
     logger.setLevel(logging.CRITICAL)  # what goes wrong is said by `execution`
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # after an interrupt nobody waits for nbclient's tasks
     if ENGINE_NAME in papermill_engines._engines:
         return
 
@@ -37,17 +38,19 @@ def prepare_papermill():
 
         async def async_execute_cell(self, cell, cell_index, **kwargs):
             async def save_in_turn():
-                while True:
-                    await asyncio.sleep(SECONDS_BETWEEN_SAVES / 2)
+                await asyncio.sleep(SECONDS_BETWEEN_SAVES / 2)
+                while isinstance(self.nb_man.save, _Saver):  # not once an interrupt has ended the notebook
                     self.nb_man.save()
+                    await asyncio.sleep(SECONDS_BETWEEN_SAVES / 2)
 
             saving = asyncio.ensure_future(save_in_turn())
             try:
                 return await super().async_execute_cell(cell, cell_index, **kwargs)
             finally:
                 saving.cancel()
-                if saving.done() and not saving.cancelled():
-                    saving.result()  # a full disk ended it
+                error = saving.exception() if saving.done() and not saving.cancelled() else None
+                if isinstance(error, Exception):  # a full disk; an interrupt has gone its own way
+                    raise error
 
         execute_cell = run_sync(async_execute_cell)
 

@@ -7,6 +7,7 @@ windows that labels are made for.
 """
 
 import zipfile
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from moola_lib.evaluation.metrics import TOLERANCE_BARS, Prediction
 from moola_lib.evaluation.posteriors import box_mass
 from moola_lib.labels.table import LABELS
 
+ANSWERS = tuple(field.name for field in fields(Prediction))
 LEAST_PROBABILITY = 1e-6  # a model that is surer than this is not believed
 
 
@@ -80,8 +82,7 @@ def read_predictions(path, windows):
     Parameters
     ----------
     path : str or Path
-        `predictions.npz`: `window_id` and any of `start`, `end`,
-        `start_probability`, `inside_probability`, `type_probability`.
+        `predictions.npz`: `window_id` and any of the fields of a `Prediction`.
     windows : LabelledWindows
 
     Returns
@@ -108,8 +109,8 @@ def read_predictions(path, windows):
         raise UserError(f"{path} answers none of the {len(windows)} labelled windows; give a run on these labels")
     known = windows.take(is_answered)
     rows = [row_of[window_id] for window_id in known.window_id.astype(str)]
-    fields = ("start", "end", "start_probability", "inside_probability", "type_probability")
-    return known, Prediction(**{name: arrays[name][rows] for name in fields if name in arrays and arrays[name].ndim})
+    answered = {name: arrays[name][rows] for name in ANSWERS if name in arrays and arrays[name].ndim}
+    return known, Prediction(**answered)
 
 
 def _start_evidence(windows, prediction, tolerance_bars):

@@ -214,5 +214,5 @@ def lock_folder(folder):
     try:
         yield
     finally:
+        (folder / ".lock").unlink(missing_ok=True)  # while it is held: nobody else's is taken away
         lock.release()
-        (folder / ".lock").unlink(missing_ok=True)

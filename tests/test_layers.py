@@ -27,7 +27,10 @@ FLOORS = [
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 SCIENCE = {"market", "features", "labels", "windows", "models", "learning", "evaluation", "figures", "widgets"}
-KNOWS_NO_SCIENCE = ["engine", "execution", "record", "html", "index", "project", "terminal", "parameters_check"]
+KNOWS_NO_SCIENCE = [
+    "engine", "execution", "record", "html", "index", "project", "terminal", "parameters_check", "kernels", "saving",
+    "processes", "signals", "opening", "leaks", "inputs", "status", "rerunning",
+]  # fmt: skip
 SOURCES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 

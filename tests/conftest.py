@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -185,3 +186,11 @@ def stored(series, tmp_path_factory):
     folder = tmp_path_factory.mktemp("stored") / "table"
     write_table(series, folder)
     return folder
+
+
+@pytest.fixture
+def hears_hang_ups():
+    """SIGHUP as it is without `nohup`, under which the tests may run."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)

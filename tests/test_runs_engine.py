@@ -190,7 +190,7 @@ def test_a_full_disk_is_refused_before_anything_starts(root):
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
-def test_a_signal_stops_the_kernel_and_is_recorded(root, good, name):
+def test_a_signal_stops_the_kernel_and_is_recorded(root, good, hears_hang_ups, name):
     number, run_id, seen = signal.Signals[name], f"stopped-{name}", []
     saved, on_disk = root / "reports" / run_id / "02_second.ipynb", []
     # A shell starts a background process with SIGINT ignored.

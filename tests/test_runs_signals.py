@@ -11,7 +11,7 @@ from moola_lib.runs.signals import Stop, signals_interrupt
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_first_signal_interrupts_and_the_second_does_not(number):
+def test_the_first_signal_interrupts_and_the_second_does_not(hears_hang_ups, number):
     before, stop, seconds = signal.getsignal(number), Stop(), []
     with signals_interrupt(stop, lambda: seconds.append(1)):
         with pytest.raises(KeyboardInterrupt):

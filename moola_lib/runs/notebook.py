@@ -1,4 +1,4 @@
-"""The notebook's side of a run: checked parameters, folders, upstream, progress, record."""
+"""The notebook's side of a run: checked parameters, folders, progress, record."""
 
 import ast
 import contextlib
@@ -16,6 +16,7 @@ from moola_lib.files import plain, read_json, write_json
 from moola_lib.runs import record as records
 from moola_lib.runs.parameters_check import absolute_paths, check_parameters, load_model, nearest_name
 from moola_lib.runs.project import artifacts_folder, find_root
+from moola_lib.runs.upstream import find_upstream
 
 PARAMETERS_SOURCE = "the notebook's parameters cell"
 SECONDS_BETWEEN_LINES = 10
@@ -132,7 +133,14 @@ class NotebookRun:
         A resumed notebook keeps the upstreams it began with.
         """
         if stem not in self.upstream_runs:
-            self.upstream_runs[stem] = self._find_upstream(stem)
+            self.upstream_runs[stem] = find_upstream(
+                self.root,
+                stem,
+                reader=self.stem,
+                run_id=self.run_id,
+                given=getattr(self.parameters, "upstream_run", None),
+                taken=self.upstream_runs,
+            )
             write_json(self.folder / UPSTREAM_FILE, self.upstream_runs)
         return artifacts_folder(self.root, self.upstream_runs[stem], stem)
 
@@ -243,73 +251,6 @@ class NotebookRun:
             self._view = LiveTraining()
         return self._view
 
-    def _find_upstream(self, stem):
-        root, given = self.root, getattr(self.parameters, "upstream_run", None)
-
-        def has(run_id):
-            return records.notebook_record(root, run_id, stem) is not None
-
-        is_overridden = self.run_id == "manual" and given
-        if has(self.run_id) and not is_overridden:
-            return self.run_id
-        if given:
-            for run_id in (given, *_built_on(root, given, stem)):
-                if has(run_id):
-                    return run_id
-            raise UserError(
-                f"upstream_run {given!r} has no finished {stem}, which {self.stem} needs; "
-                f"run `moola run {stem} --run-id {given} --resume` or name another run"
-            )
-        finished = {}
-        for path in sorted((root / "data" / "artifacts").glob(f"*/{stem}/record.json")):
-            run_id = path.parent.parent.name
-            record = records.notebook_record(root, run_id, stem)
-            if record is not None:
-                finished[run_id] = record
-        if not finished:
-            raise UserError(f"{self.stem} needs the artifacts of {stem}; run `moola run {stem}` first")
-        run_id = self._newest_fitting(stem, finished)
-        newest = max(finished, key=lambda run_id: finished[run_id].get("finished_at", ""))
-        if finished[newest].get("finished_at", "") > finished[run_id].get("finished_at", ""):
-            why = ", built on other inputs" if finished[newest].get("upstream_runs") else ""
-            print(f"note: a newer {stem} (run {newest}) exists{why}; using run {run_id}")
-        return run_id
-
-    def _newest_fitting(self, stem, finished):
-        """Return the newest of `finished` (run id to record of `stem`) that fits the upstreams found."""
-        found = ", ".join(f"{other} of run {run_id}" for other, run_id in self.upstream_runs.items())
-        lineage = {}  # stem -> run, as the upstreams found were built on
-        for other, run_id in self.upstream_runs.items():
-            record = records.notebook_record(self.root, run_id, other) or {}
-            for below, taken in record.get("upstream_runs", {}).items():
-                if lineage.setdefault(below, taken) != taken and below == stem:
-                    raise UserError(
-                        f"{found} were built on different {stem} (runs {lineage[below]} and {taken}); "
-                        "name the run to build on with upstream_run"
-                    )
-        expected = {**lineage, **self.upstream_runs}
-
-        def fits(run_id):
-            built_on = finished[run_id].get("upstream_runs", {})
-            if stem not in lineage:
-                return all(expected.get(below, taken) == taken for below, taken in built_on.items())
-            # Another run than theirs must share their bars: one that was built on nothing brings its own.
-            is_built_alike = bool(built_on) and all(expected.get(below) == taken for below, taken in built_on.items())
-            return run_id == lineage[stem] or is_built_alike
-
-        fitting = [run_id for run_id in finished if fits(run_id)]
-        if stem in lineage and not fitting:
-            raise UserError(
-                f"{stem} of run {lineage[stem]}, which {found} built on, is gone; "
-                "name another run to build on with upstream_run, or run `moola run`"
-            )
-        if not fitting:
-            raise UserError(
-                f"no finished {stem} was built on {found}; run `moola run {stem}` first, "
-                "or name the run to build on with upstream_run"
-            )
-        return max(fitting, key=lambda run_id: (finished[run_id].get("finished_at", ""), run_id == lineage.get(stem)))
-
 
 def epoch_line(row):
     """Return one epoch's row as one plain line of text."""
@@ -388,14 +329,6 @@ def _back_up(folder, backups, stem):
         shutil.rmtree(old, ignore_errors=True)
         with contextlib.suppress(OSError):
             old.parent.rmdir()  # where that was its last notebook
-
-
-def _built_on(root, run_id, stem):
-    """Yield the runs that `run_id`'s notebooks took `stem` from."""
-    for path in sorted((root / "data" / "artifacts" / run_id).glob("*/record.json")):
-        record = records.notebook_record(root, run_id, path.parent.name)
-        if record is not None and stem in record.get("upstream_runs", {}):
-            yield record["upstream_runs"][stem]
 
 
 def _list_files(folder):

@@ -6,7 +6,7 @@ from moola_lib.errors import UserError
 from moola_lib.runs.leaks import find_leaks, redact, refuse_secret_parameters, secret_values
 
 VALUE = 'p<ss"w/rd-17'
-ENVIRONMENT = {"DATABASE_PASSWORD": VALUE, "HOME": "/root/somewhere", "PIN_KEY": "1234", "SSH_KEY": "/tmp"}
+ENVIRONMENT = {"DATABASE_PASSWORD": VALUE, "HOME": "/home/somebody", "PIN_KEY": "1234", "SSH_KEY": "/tmp"}
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_key_is_known_by_its_shape(tmp_path, key, kind):
 
 def test_ordinary_words_and_hashes_are_not_keys(tmp_path):
     text = "risk-adjusted-return-of-a-window-of-105-bars sk-learn-and-all-the-other-packages-in-lower-case-1 "
-    (tmp_path / "a").write_text(text + "0123456789abcdef" * 4 + " 1234 /root/somewhere")
+    (tmp_path / "a").write_text(text + "0123456789abcdef" * 4 + " 1234 /home/somebody")
     assert find_leaks([tmp_path], ENVIRONMENT) == []
     assert secret_values(ENVIRONMENT) == {"DATABASE_PASSWORD": VALUE}
 

@@ -4,6 +4,7 @@ Every import of weight waits until its command runs: `moola --help` is instant.
 """
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -27,12 +28,18 @@ def main(argv=None, models=None):
     int
         0 done, 1 a notebook failed, 2 bad input, 3 a gate failed under
         `--strict` (or the doctor, `features --verify` or `rerun` says no), 4 a key
-        was found in what a run wrote, 130 interrupted, 138 the kernel died.
+        was found in what a run wrote, 130 interrupted, 138 the kernel died, 141 the
+        reader of the output has gone (`moola status | head`).
     """
     arguments = build_parser().parse_args(argv)
     try:
         with _sigterm_interrupts():
-            return COMMANDS[arguments.command](arguments, models)
+            code = COMMANDS[arguments.command](arguments, models)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _leave_pipe()
+        return 141
     except UserError as error:
         print(f"moola: {_one_line(error)}", file=sys.stderr)
         return 2
@@ -101,14 +108,22 @@ def _close_run(root, result):
     from moola_lib.runs import index, terminal
 
     record = result.record
-    terminal.print_gates(record["gates"])
-    terminal.print_inputs(root, record)
     try:
-        print(index.build_index(root))
+        page = index.build_index(root)
+        terminal.print_gates(record["gates"])
+        terminal.print_inputs(root, record)
+        print(page, flush=True)
     except UserError as error:  # the run is over, and its exit code stands
         print(f"moola: {_one_line(error)}", file=sys.stderr)
+    except BrokenPipeError:
+        _leave_pipe()
     terminal.print_end(record)
     return result.exit_code
+
+
+def _leave_pipe():
+    """Write to nowhere from here on: who read the output has gone, and Python would complain once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(error):

@@ -73,10 +73,10 @@ def run_notebooks(
     resume : bool
         Continue the run `run_id`: its finished notebooks are skipped.
     on_event : callable, optional
-        Called with a dict per event, also from a second thread. `kind` is
+        Called with a dict per event, also from other threads. `kind` is
         `started`, `cell` (`cell`, `n_cells`), `epoch` (a row of the notebook's
-        `metrics.jsonl`), `skipped` or `ended` (`status`, `seconds`); each has
-        `stem`, `number`, `total`.
+        `metrics.jsonl`), `memory` (`bytes` its kernel holds), `skipped` or `ended`
+        (`status`, `seconds`); each has `stem`, `number`, `total`.
     resolved_by_stem : dict of str to dict, optional
         Every parameter, for the record; default `parameters_by_stem`.
     is_strict : bool
@@ -196,8 +196,11 @@ class _Run:
         def on_row(row):
             self.on_event({"kind": "epoch", "row": row, **place})
 
+        def on_memory(n_bytes):
+            self.on_event({"kind": "memory", "bytes": n_bytes, **place})
+
         metrics = artifacts_folder(self.root, self.record["run_id"], stem) / "metrics.jsonl"
-        self.watch = KernelWatch(on_kernel, on_shutdown=self.stop.hear)
+        self.watch = KernelWatch(on_kernel, on_shutdown=self.stop.hear, on_memory=on_memory)
         status = "failed"
         try:
             with follow_rows(metrics, on_row), _upstream_environment(self.upstreams_by_stem.get(stem)):

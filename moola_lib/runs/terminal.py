@@ -13,7 +13,7 @@ _MARKS = {"finished": "✓", "failed": "✗", "interrupted": "■"}
 class RunDisplay:
     """Show the engine's events; pass `display.show` as its `on_event`.
 
-    On a terminal one live block tells notebook, cell and epoch. Elsewhere
+    On a terminal one live block tells notebook, cell, time, the kernel's memory and the epoch. Elsewhere
     plain lines: one at each notebook's start and end, and at most one per ten
     seconds of training.
     """
@@ -21,12 +21,11 @@ class RunDisplay:
     seconds_between_lines = 10.0
 
     def __init__(self, stream=None):
-        from rich.console import Console
         from rich.live import Live
 
         stream = stream or sys.stdout
-        self.console = Console(file=stream, highlight=False, soft_wrap=not stream.isatty())
-        self._event, self._epoch, self._began, self._last_line = None, "", 0.0, 0.0
+        self.console = _console(stream, soft_wrap=not stream.isatty())
+        self._event, self._epoch, self._memory, self._began, self._last_line = None, "", "", 0.0, 0.0
         self._live = None
         if self.console.is_terminal:
             self._live = Live(self, console=self.console, refresh_per_second=4, transient=True)
@@ -44,7 +43,7 @@ class RunDisplay:
             self._live.stop()
 
     def __rich__(self):
-        """Return the live block: notebook, cell, time; below them the epoch."""
+        """Return the live block: notebook, cell, time, memory; below them the epoch."""
         from rich.text import Text
 
         if self._event is None:
@@ -54,7 +53,7 @@ class RunDisplay:
         text.append(event["stem"], style="bold")
         if "cell" in event:
             text.append(f"  cell {event['cell']}/{event['n_cells']}", style="dim")
-        text.append(f"  {format_seconds(time.monotonic() - self._began)}", style="dim")
+        text.append(f"  {format_seconds(time.monotonic() - self._began)}{self._memory}", style="dim")
         if self._epoch:
             text.append(f"\n    {self._epoch}")
         return text
@@ -64,11 +63,13 @@ class RunDisplay:
         kind, now = event["kind"], time.monotonic()
         place = f"{event['number']}/{event['total']} {event['stem']}"
         if kind == "started":
-            self._event, self._epoch, self._began, self._last_line = event, "", now, now
+            self._event, self._epoch, self._memory, self._began, self._last_line = event, "", "", now, now
             if not self._live:
                 self.console.print(f"{place} started", markup=False)
         elif kind == "cell":
             self._event = event
+        elif kind == "memory":
+            self._memory = f"  {event['bytes'] / 1e9:.1f} GB"
         elif kind == "epoch" and "epoch" in event["row"]:
             self._epoch = epoch_line(event["row"])
             if not self._live and now - self._last_line >= self.seconds_between_lines:
@@ -139,10 +140,19 @@ def open_console(stream=None):
 
     A pipe has no width: without one, rich would cut every line at 80 characters.
     """
+    stream = stream or sys.stdout
+    return _console(stream, width=None if stream.isatty() else 140)
+
+
+def _console(stream, **options):
+    """Return a rich console that a reader who goes (`moola run | head`) does not end."""
     from rich.console import Console
 
-    stream = stream or sys.stdout
-    return Console(file=stream, highlight=False, width=None if stream.isatty() else 140)
+    class SteadyConsole(Console):
+        def on_broken_pipe(self):
+            self.quiet = True
+
+    return SteadyConsole(file=stream, highlight=False, **options)
 
 
 def say_count(count, noun):

@@ -173,7 +173,7 @@ class _Run:
             record["finished_at"] = records.utc_now()
             record["seconds"] = round(record["seconds"] + time.monotonic() - began, 2)
             record["exit_code"] = records.exit_code(record, is_strict=record["is_strict"])
-            self._reserve.unlink(missing_ok=True)
+            self._give_back_reserve()
             self.save()
 
     def one(self, stem, parameters, place):
@@ -233,8 +233,13 @@ class _Run:
         except UserError:
             if not self._reserve.exists():
                 raise
-            self._reserve.unlink()
+            self._give_back_reserve()
             records.write_run(self.root, self.record)
+
+    def _give_back_reserve(self):
+        """Free what was kept for the record, unless the folder has become read-only: writing the record says so."""
+        with contextlib.suppress(OSError):
+            self._reserve.unlink(missing_ok=True)
 
     def withhold_leaks(self, stem, status):
         """Keep back the page of a notebook that wrote a key somewhere; return its status."""

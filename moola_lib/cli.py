@@ -100,7 +100,9 @@ def _rerun(arguments, models):
     rerunning.print_plan(plan)
     with terminal.RunDisplay() as display:
         result = rerunning.rerun(plan, on_event=display.show, is_strict=arguments.strict)
-    return _close_run(root, result)
+    code = _close_run(root, result)
+    rerunning.print_outcome(result.record)
+    return code
 
 
 def _close_run(root, result):

@@ -228,4 +228,4 @@ def positions_figure(start, length, *, title="Where expansions start, and how lo
     figure.update_xaxes(title_text="bar in the window", row=1, col=1)
     figure.update_xaxes(title_text="bars", row=1, col=2)
     figure.update_annotations(font_size=12)
-    return style(figure, title, height=300)
+    return style(figure, title, height=330)

@@ -9,7 +9,7 @@ from moola_lib.figures.theme import BLUE, GREY, ORANGE, style
 COLOURS = (BLUE, ORANGE, GREY)
 
 
-def facts_figure(profiles, correlations, *, title="The day, and how volatility clusters"):
+def facts_figure(profiles, correlations, *, title="|Return| through the day, and how it clusters"):
     """Draw half-hour profiles and autocorrelations of |return|, a line a series.
 
     Parameters
@@ -41,5 +41,5 @@ def facts_figure(profiles, correlations, *, title="The day, and how volatility c
     figure.update_xaxes(title_text="lag (bars)", row=2, col=1)
     figure.update_yaxes(rangemode="tozero")
     figure.update_yaxes(title_text="mean |return| / RMS", row=1, col=1)
-    figure.update_yaxes(title_text="autocorrelation of |return|", row=2, col=1)
+    figure.update_yaxes(title_text="autocorrelation", row=2, col=1)
     return style(figure, title, height=520)

@@ -38,7 +38,7 @@ def main(argv=None, models=None):
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        _leave_pipe()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
         return 141
     except UserError as error:
         print(f"moola: {_one_line(error)}", file=sys.stderr)
@@ -83,13 +83,14 @@ def _run(arguments, models):
         root, arguments.stems, run_id=arguments.run_id, profile=arguments.profile, file=arguments.file,
         pairs=arguments.pairs, is_resuming=arguments.resume, models=models,
     )  # fmt: skip
-    with terminal.RunDisplay() as display:
-        result = engine.run_notebooks(
-            plan.stems, plan.given, root=root, run_id=plan.run_id, profile=plan.profile, resume=arguments.resume,
-            on_event=display.show, resolved_by_stem=plan.resolved, is_strict=arguments.strict,
-            cell_timeout=arguments.cell_timeout,
-        )  # fmt: skip
-    return _close_run(root, result)
+    with terminal.steady_output():
+        with terminal.RunDisplay() as display:
+            result = engine.run_notebooks(
+                plan.stems, plan.given, root=root, run_id=plan.run_id, profile=plan.profile, resume=arguments.resume,
+                on_event=display.show, resolved_by_stem=plan.resolved, is_strict=arguments.strict,
+                cell_timeout=arguments.cell_timeout,
+            )  # fmt: skip
+        return _close_run(root, result)
 
 
 def _rerun(arguments, models):
@@ -98,10 +99,11 @@ def _rerun(arguments, models):
     root = project.find_root()
     plan = rerunning.plan_rerun(root, arguments.original, run_id=arguments.run_id, models=models)
     rerunning.print_plan(plan)
-    with terminal.RunDisplay() as display:
-        result = rerunning.rerun(plan, on_event=display.show, is_strict=arguments.strict)
-    code = _close_run(root, result)
-    rerunning.print_outcome(result.record)
+    with terminal.steady_output():
+        with terminal.RunDisplay() as display:
+            result = rerunning.rerun(plan, on_event=display.show, is_strict=arguments.strict)
+        code = _close_run(root, result)
+        rerunning.print_outcome(result.record)
     return code
 
 
@@ -114,18 +116,11 @@ def _close_run(root, result):
         page = index.build_index(root)
         terminal.print_gates(record["gates"])
         terminal.print_inputs(root, record)
-        print(page, flush=True)
+        print(page)
     except UserError as error:  # the run is over, and its exit code stands
         print(f"moola: {_one_line(error)}", file=sys.stderr)
-    except BrokenPipeError:
-        _leave_pipe()
     terminal.print_end(record)
     return result.exit_code
-
-
-def _leave_pipe():
-    """Write to nowhere from here on: who read the output has gone, and Python would complain once more at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _one_line(error):

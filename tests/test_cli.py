@@ -2,6 +2,7 @@
 
 import io
 import os
+import pty
 import re
 import resource
 import signal
@@ -169,6 +170,22 @@ def test_a_reader_who_goes_ends_neither_a_run_nor_its_exit_code(root):
     assert (root / "reports" / "index.html").exists()
     done = piped_to_nobody(root, "status", "--json")
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_closed_terminal_interrupts_a_run(root, hears_hang_ups):
+    words = ["run", "01", "02", "-p", "mode", "sleep", "--run-id", "hung-up"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(sys.executable, [sys.executable, "-c", CLI_WITH_TOY_MODELS, *words], environment)
+    seen = b""
+    while b"epoch 2/2" not in seen:  # the notebook sleeps now
+        seen += os.read(terminal, 4096)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
+    kept = record.read_run(root, "hung-up")
+    assert (kept["status"], kept["exit_code"]) == ("interrupted", 130)
+    assert (root / "data/artifacts/hung-up/02_second/cleaned_up").exists()
 
 
 def bars_file(folder, text="2024-03-05 10:{:02d}:00Z,18000,18001,17999,18000.25,5", n_rows=30):

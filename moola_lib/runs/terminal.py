@@ -1,5 +1,7 @@
 """What a run shows in the terminal: live lines, or plain ones when piped."""
 
+import contextlib
+import os
 import sys
 import time
 
@@ -8,6 +10,45 @@ from moola_lib.runs.record import notebook_record
 
 _COLOURS = {"PASS": "green", "FAIL": "bold red", "finished": "green", "failed": "bold red"}
 _MARKS = {"finished": "✓", "failed": "✗", "interrupted": "■"}
+
+
+@contextlib.contextmanager
+def steady_output():
+    """Let a run outlive whoever reads its output: a closed terminal, `moola run | head`."""
+    with contextlib.redirect_stdout(_Steady(sys.stdout)), contextlib.redirect_stderr(_Steady(sys.stderr)):
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+
+
+class _Steady:
+    """A text stream that falls silent once it cannot be written."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text):
+        """Write text, perhaps to nobody."""
+        try:
+            self._stream.write(text)
+        except OSError:
+            self._fall_silent()
+        return len(text)
+
+    def flush(self):
+        """Write what is buffered, perhaps to nobody."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self._fall_silent()
+
+    def _fall_silent(self):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
 class RunDisplay:
@@ -21,10 +62,11 @@ class RunDisplay:
     seconds_between_lines = 10.0
 
     def __init__(self, stream=None):
+        from rich.console import Console
         from rich.live import Live
 
         stream = stream or sys.stdout
-        self.console = _console(stream, soft_wrap=not stream.isatty())
+        self.console = Console(file=stream, highlight=False, soft_wrap=not stream.isatty())
         self._event, self._epoch, self._memory, self._began, self._last_line = None, "", "", 0.0, 0.0
         self._live = None
         if self.console.is_terminal:
@@ -140,19 +182,10 @@ def open_console(stream=None):
 
     A pipe has no width: without one, rich would cut every line at 80 characters.
     """
-    stream = stream or sys.stdout
-    return _console(stream, width=None if stream.isatty() else 140)
-
-
-def _console(stream, **options):
-    """Return a rich console that a reader who goes (`moola run | head`) does not end."""
     from rich.console import Console
 
-    class SteadyConsole(Console):
-        def on_broken_pipe(self):
-            self.quiet = True
-
-    return SteadyConsole(file=stream, highlight=False, **options)
+    stream = stream or sys.stdout
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else 140)
 
 
 def say_count(count, noun):

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 
-from moola_lib.errors import UserError
+from moola_lib.errors import UserError, one_line
 from moola_lib.runs.arguments import build_parser
 
 
@@ -41,10 +41,10 @@ def main(argv=None, models=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
         return 141
     except UserError as error:
-        print(f"moola: {_one_line(error)}", file=sys.stderr)
+        print(f"moola: {one_line(error)}", file=sys.stderr)
         return 2
     except PermissionError as error:
-        print(f"moola: {_one_line(error.filename or error)} may not be read; change its permissions", file=sys.stderr)
+        print(f"moola: {one_line(error.filename or error)} may not be read; change its permissions", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         advice = "; run the same command again to go on" if arguments.command in ("import", "features") else ""
@@ -76,7 +76,7 @@ def _given(arguments, *names):
 
 
 def _run(arguments, models):
-    from moola_lib.runs import engine, planning, project, terminal
+    from moola_lib.runs import engine, planning, project, rerunning, terminal
 
     root = project.find_root()
     plan = planning.plan_run(
@@ -90,7 +90,7 @@ def _run(arguments, models):
                 on_event=display.show, resolved_by_stem=plan.resolved, is_strict=arguments.strict,
                 cell_timeout=arguments.cell_timeout,
             )  # fmt: skip
-        return _close_run(root, result)
+        return _close_run(root, rerunning.judge(root, result))
 
 
 def _rerun(arguments, models):
@@ -102,14 +102,12 @@ def _rerun(arguments, models):
     with terminal.steady_output():
         with terminal.RunDisplay() as display:
             result = rerunning.rerun(plan, on_event=display.show, is_strict=arguments.strict)
-        code = _close_run(root, result)
-        rerunning.print_outcome(result.record)
-    return code
+        return _close_run(root, result)
 
 
 def _close_run(root, result):
     """Print how a run ended, rebuild the index, and return the run's exit code."""
-    from moola_lib.runs import index, terminal
+    from moola_lib.runs import index, rerunning, terminal
 
     record = result.record
     try:
@@ -118,15 +116,10 @@ def _close_run(root, result):
         terminal.print_inputs(root, record)
         print(page)
     except UserError as error:  # the run is over, and its exit code stands
-        print(f"moola: {_one_line(error)}", file=sys.stderr)
+        print(f"moola: {one_line(error)}", file=sys.stderr)
+    rerunning.print_outcome(record)
     terminal.print_end(record)
     return result.exit_code
-
-
-def _one_line(error):
-    """Return an error's text on one line; what a damaged file holds must not steer the terminal."""
-    text = " ".join(str(error).split())
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _status(arguments, models):
@@ -242,7 +235,7 @@ def _features(arguments, models):
         print(summary)
         return 0
     for sentence in [*broken, f"{summary}, {say_count(len(broken), 'problem')} (named above)"]:
-        print(f"moola: {_one_line(sentence)}", file=sys.stderr)
+        print(f"moola: {one_line(sentence)}", file=sys.stderr)
     return 2
 
 

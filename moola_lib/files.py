@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import filelock
 
 from moola_lib.errors import UserError
+
+TEMPORARY_NAME = re.compile(r"\..+\.[a-z0-9_]{8}")  # as tempfile makes it for `replace_atomically`
 
 
 @contextlib.contextmanager
@@ -98,6 +101,13 @@ def _umask():
     return mask
 
 
+def remove_temporaries(folder):
+    """Remove the files that writers left in a folder when they were killed before they could rename them."""
+    for path in Path(folder).iterdir():
+        if TEMPORARY_NAME.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
 def write_text(path, text):
     """Write `text` (UTF-8) to `path` atomically."""
     with replace_atomically(path) as temporary:
@@ -128,7 +138,7 @@ def read_json(path):
         raise UserError(f"{path} does not exist") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); it may be truncated") from error
 
 

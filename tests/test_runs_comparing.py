@@ -14,6 +14,7 @@ from moola_lib.errors import UserError
 from moola_lib.evaluation.metrics import Prediction
 from moola_lib.evaluation.scores import score_prediction
 from moola_lib.features import build_features
+from moola_lib.figures.comparison import run_curves_figure
 from moola_lib.files import write_json
 from moola_lib.labels import labels_from_planted, save_labels
 from moola_lib.market import save_bars, simulate_bars
@@ -176,6 +177,21 @@ def test_curves_are_of_the_first_arm_and_a_cut_row_is_left_out(write, tmp_path):
     write("two")
     curves = compare_runs(tmp_path, ["one", "two"]).curves
     assert curves == {STEMS[2]: {run: [([1, 2], [1.0, 0.5])] * 2 for run in ("one", "two")}}
+
+
+def test_a_loss_that_was_no_number_is_a_gap_and_other_figures_are_no_loss(write, tmp_path):
+    for run_id in ("one", "two"):
+        write(run_id)
+        rows = [
+            {"epoch": 1, "train_seconds": 9, "train_loss": 1.0},
+            {"epoch": 2, "train_seconds": 9, "train_loss": None},
+        ]
+        path = artifacts_folder(tmp_path, run_id, STEMS[2]) / "metrics.jsonl"
+        path.write_text("\n".join(map(json.dumps, rows)))
+    curves = compare_runs(tmp_path, ["one", "two"]).curves[STEMS[2]]
+    assert curves["one"] == [([1, 2], [1.0, None])]
+    (line, _) = run_curves_figure(curves, ["one", "two"], title="x").data
+    assert line.y[0] == 1.0 and np.isnan(line.y[1])
 
 
 def test_code_changes_come_from_git(tmp_path):

@@ -74,7 +74,7 @@ def test_the_same_run_id_is_refused_and_resume_skips(root, good, capsys):
     half_written.write_text('{"run_id": "go')
     assert run("--run-id", "good") == 2
     assert "run 'good' exists already" in capsys.readouterr().err
-    assert run("--run-id", "good", "--resume") == 0
+    assert run("--run-id", "good", "--resume") == 3, "as strict as it was"
     assert capsys.readouterr().out.count("was finished already") == 2
     assert (good / "02_second.ipynb").stat().st_mtime_ns == before
     assert not half_written.exists(), "a killed runner's"
@@ -320,3 +320,48 @@ def test_the_index_lists_every_run_and_names_the_damaged(root, good):
 def test_recorded_versions_are_those_of_dependencies():
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     assert set(KEY_PACKAGES) <= set(project["dependencies"])
+
+
+def test_a_run_is_finished_when_all_its_notebooks_are(root):
+    assert run("02", "--run-id", "part", "-p", "mode", "raise") == 1
+    assert run("01", "--run-id", "part", "--resume") == 1
+    record = read_json(root / "reports/part/run.json")
+    assert record["status"] == "failed" and record["error"]["ename"] == "ValueError", "what stopped it still does"
+    assert run("02", "--run-id", "part", "--resume", "-p", "mode", "ok", "-p", "upstream_run", "part") == 0
+    assert read_json(root / "reports/part/run.json")["status"] == "finished"
+
+
+def test_a_page_that_cannot_be_drawn_costs_no_result(root, monkeypatch, capsys):
+    def refuse(*arguments, **options):
+        raise TypeError("of another shape")
+
+    monkeypatch.setattr("moola_lib.runs.cells.convert_cells", refuse)
+    assert run("01", "02", "--run-id", "pageless") == 0
+    told = capsys.readouterr().err
+    assert "the page of 02_second could not be drawn (TypeError: of another shape)" in told
+    monkeypatch.undo()
+    monkeypatch.setenv("MOOLA_HOME", str(root))
+    assert main(["report", "pageless"]) == 0
+
+
+def test_a_parameter_that_came_later_does_not_keep_a_run_from_going_on(root, monkeypatch, capsys):
+    assert run("01", "02", "--run-id", "grown", "-p", "mode", "raise") == 1
+
+    class Grown(MODELS["01_first"]):
+        extra: int = 1
+
+    monkeypatch.setitem(MODELS, "01_first", Grown)
+    assert run("--run-id", "grown", "--resume", "-p", "mode", "ok") == 0
+    assert run("--run-id", "grown", "--resume", "-p", "extra", "2") == 2
+    assert "finished 01_first with another extra" in capsys.readouterr().err
+
+
+def test_artifacts_without_a_record_are_named(root, capsys):
+    (root / "data/artifacts/bare").mkdir()
+    assert run("01", "--run-id", "bare") == 2
+    assert "is left of a run 'bare' whose record is gone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("run_id", ["index.html", "LOG.md"])
+def test_a_run_is_not_named_like_a_page(root, run_id):
+    assert run("01", "--run-id", run_id) == 2

@@ -117,6 +117,36 @@ def test_the_record_names_the_device_its_memory_and_whose_labels(tmp_path):
     assert "<dd>4,100 MB</dd>" in text and "labels proposed by a rule</dd>" in text
 
 
+def test_a_styled_value_is_text_whatever_it_holds(tmp_path):
+    made = notebook("# A title", "show()")
+    evil = 'NQ</td><td><h1 class="fake">ALL PASSED</h1>'
+    styled = pd.DataFrame({"symbol": [evil, "ES"], "n": [1, 2]}).style.format({"n": "{:,}"}).to_html()
+    made.cells[1].outputs = [output(text__html=styled)]
+    cells = BeautifulSoup(write_page(made, tmp_path).read_text(), "html.parser")
+    assert len(cells.find_all("h1")) == 1 and len(cells.select("table.dataframe tbody tr")[0].find_all("td")) == 2
+    assert evil in [cell.get_text() for cell in cells.find_all("td")]
+
+
+def test_whatever_way_an_output_asks_for_more_it_is_taken_out(tmp_path):
+    made = notebook("# A title", "show()")
+    ways = [
+        '<img src="HTTPS://far.org/a.png">', '<img srcset="a.png 1x, https://far.org/b.png 2x">',
+        '<p style="background:url(//far.org/c.png)">x</p>', '<svg><image href="https://far.org/d.png"/></svg>',
+        '<video poster="http://far.org/e.png"></video>', '<a href="https://far.org/read">paper</a>',
+    ]  # fmt: skip
+    made.cells[1].outputs = [output(text__html="".join(ways))]
+    text = write_page(made, tmp_path).read_text()
+    assert text.count("far.org") == 1 and "https://far.org/read" in text, "a link waits for a click"
+
+
+def test_a_picture_beside_the_notebook_is_on_the_page(tmp_path):
+    images = tmp_path / "notebooks"
+    images.mkdir()
+    (images / "pic.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 20)
+    text = write_page(notebook("# A title", "## One\n\n![a picture](pic.png)"), tmp_path, images=images).read_text()
+    assert "data:image/png;base64," in text
+
+
 def test_outputs_are_escaped_folded_and_wrapped(page):
     text = page.read_text()
     assert "x &lt; y green" in text

@@ -1,11 +1,15 @@
 """The list of runs: everything is on it, the reason where a run stopped, and it can be sorted and searched."""
 
+import errno
+import html
 import json
 import re
 
 import pytest
 from chromium import open_page
 
+from moola_lib.cli import main
+from moola_lib.errors import UserError
 from moola_lib.runs.index import build_index, headline_figures, stop_reason
 
 GATE = {"notebook": "02_b", "kind": "learning", "target": "≥ 0.6", "baseline": None, "verdict": "PASS"}
@@ -13,7 +17,7 @@ GATE = {"notebook": "02_b", "kind": "learning", "target": "≥ 0.6", "baseline":
 
 def make_record(run_id, *, status="finished", month=1, value=None, **others):
     notebooks = {stem: {"status": "finished", "started_at": None} for stem in ("01_a", "02_b")}
-    gates = [{"name": "finite", "kind": "health", "verdict": "FAIL"}]
+    gates = [{"notebook": "01_a", "name": "finite", "kind": "health", "verdict": "FAIL"}]
     if value is not None:
         gates.append({**GATE, "name": "hits", "value": value, "low": value - 0.1, "high": value + 0.1})
     record = {"run_id": run_id, "status": status, "started_at": f"2026-{month:02d}-01T00:00:00Z", "gates": gates}
@@ -36,7 +40,8 @@ def write(tmp_path):
 @pytest.fixture
 def four(write):
     """Four runs: the newest has no figure, the oldest was lost, and one failed."""
-    failed = make_record("broke", status="failed", month=3, error={"message": "02_b stopped: <b>no memory</b>\ntrace"})
+    error = {"stem": "02_b", "ename": "MemoryError", "message": "02_b stopped: <b>no memory</b>\ntrace"}
+    failed = make_record("broke", status="failed", month=3, error=error)
     lost = make_record("gone", status="running", month=1, value=0.5)
     lost["notebooks"]["02_b"]["status"] = "running"
     return write(make_record("new", month=4, profile="research"), failed, make_record("good", month=2, value=0.9), lost)
@@ -71,9 +76,12 @@ def test_headlines_are_the_figures_with_an_interval(four):
 
 
 def test_a_page_that_cannot_be_made_leaves_the_old_one(four, tmp_path, monkeypatch):
+    def refuse(*paths):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     before = four.read_text()
-    monkeypatch.setattr("moola_lib.runs.index._resources", lambda: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(UserError, match="No space left"):
         build_index(tmp_path)
     assert four.read_text() == before
     assert [path.name for path in four.parent.iterdir() if path.name.startswith(".")] == []
@@ -128,3 +136,52 @@ def test_a_thousand_runs_are_all_listed_and_sorted_on_a_phone(write):
         tab.fill("#find", "run77")
         assert len(shown(tab)) == 11 and tab.text_content("#count") == "11 of 1,000 runs"
         assert not requests and not errors
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ('{"run_id": "good"', "is not valid JSON"),
+        ("[" * 100_000, "is not valid JSON"),
+        ("1" * 5_000, "is not valid JSON"),
+        ("[]", "it is no JSON object"),
+        (json.dumps(make_record("other")), "is the record of run 'other'; give its folder that name again"),
+        (json.dumps(make_record("good", notebooks={})), "notebook 01_a has no status"),
+        (json.dumps(make_record("good", gates=[1])), "a gate has no name"),
+        (json.dumps(make_record("good", error="no")), "error has no ename"),
+        (json.dumps(make_record("good", parameters=3)), "parameters is int"),
+        (json.dumps(make_record("good") | {"started_at": "2026-01-01"}), "started_at has no zone"),
+        (json.dumps(make_record("good") | {"started_at": "soon"}), "started_at is 'soon'"),
+    ],
+)
+def test_a_damaged_record_is_named_everywhere_and_hides_no_other_run(
+    four, tmp_path, monkeypatch, capsys, content, sentence
+):
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.setenv("MOOLA_HOME", str(tmp_path))
+    (tmp_path / "reports/good/run.json").write_text(content)
+    page = build_index(tmp_path).read_text()
+    assert sentence in html.unescape(page) and ">new<" in page and ">good<" not in page
+    for words in (["status", "good"], ["report", "good"], ["rerun", "good"], ["export", "good", "-o", "a.zip"],
+                  ["compare", "good", "new"], ["run", "--resume", "--run-id", "good"]):  # fmt: skip
+        assert main(words) == 2
+        told = capsys.readouterr().err
+        assert sentence in told and told.count("\n") == 1
+    assert main(["gc"]) == 0
+
+
+def test_a_record_of_an_older_version_is_read(write, tmp_path, monkeypatch, capsys):
+    old = make_record("old")
+    for name in ("gates", "seconds", "profile", "data"):
+        del old[name]
+    assert ">old<" in write(old).read_text()
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.setenv("MOOLA_HOME", str(tmp_path))
+    assert main(["status", "old"]) == 0 and main(["gc"]) == 0
+
+
+def test_pages_without_a_record_are_named(four, tmp_path):
+    folder = tmp_path / "reports" / "orphan"
+    folder.mkdir()
+    (folder / "01_a.html").write_text("x")
+    assert "orphan has pages of a run, and no run.json" in build_index(tmp_path).read_text()

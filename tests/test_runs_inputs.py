@@ -10,8 +10,9 @@ def test_files_and_folders_that_parameters_name_are_described(tmp_path):
     bars = tmp_path / "bars.csv"
     bars.write_text("one")
     parameters = {"bars": str(bars), "table": str(tmp_path), "symbol": "NQ", "seed": 7, "absent": "/nowhere/at/all"}
+    parameters["transfer"] = ["NQ", str(bars)]
     before = describe_inputs(parameters)
-    assert set(before) == {"bars", "table"} and before["bars"]["bytes"] == before["table"]["bytes"] == 3
+    assert set(before) == {"bars", "table", "transfer[1]"} and before["bars"]["bytes"] == before["table"]["bytes"] == 3
     assert describe_inputs(parameters) == before
     bars.write_text("other")
     after = describe_inputs(parameters)

@@ -58,3 +58,7 @@ def test_a_parameter_that_holds_a_key_is_refused_without_repeating_it(monkeypatc
         refuse_secret_parameters({"01_first": {"seed": 7, "symbol": f"NQ {VALUE}"}})
     assert VALUE not in str(caught.value)
     refuse_secret_parameters({"01_first": {"seed": 7, "symbol": "NQ", "fractions": [0.7, 0.3]}})
+
+
+def test_a_value_longer_than_any_path_is_a_secret():
+    assert secret_values({"SOME_TOKEN": "a1B2%" * 200}).keys() == {"SOME_TOKEN"}

@@ -72,7 +72,7 @@ def test_one_file_holds_everything(root, tmp_path):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["none"], "reports/none/run.json does not exist"),
+        (["none"], "there is no run 'none' (newest: good)"),
         (["good", "-o", "all.html"], "all.html is one page and run 'good' has 2; name the notebook, or give a folder"),
         (["good", "7"], "there is no notebook '7'"),
     ],

@@ -10,7 +10,7 @@ from toy_project import MODELS, build_project
 from moola_lib.cli import main
 from moola_lib.errors import UserError
 from moola_lib.files import read_json, write_json
-from moola_lib.runs.rerunning import compare_runs, plan_rerun
+from moola_lib.runs.rerunning import compare_figures, plan_rerun, rerun
 
 
 @pytest.fixture(scope="module")
@@ -44,20 +44,16 @@ def test_a_repeated_run_has_the_same_figures_and_the_same_upstreams(root, capsys
 
 
 def test_what_has_changed_is_named_before_it_starts(root):
-    path = root / "reports/second/run.json"
-    record = read_json(path)
+    path, own_path = root / "reports/second/run.json", root / "data/artifacts/second/02_second/record.json"
+    record, own = read_json(path), read_json(own_path)
     bars = root / "bars.csv"
     bars.write_text("other")
     inputs = {"02_second": {"bars": {"path": str(bars), "bytes": 3, "fingerprint": "0" * 16}}}
-    changed = {
-        **record,
-        "versions": {**record["versions"], "numpy": "0.1"},
-        "git": {"commit": "abc", "is_dirty": True},
-        "sources": {"02_second": "f" * 16},
-        "inputs": inputs,
-    }
+    then = {"versions": {**own["versions"], "numpy": "0.1"}, "git": {"commit": "abc", "is_dirty": True}}
     try:
-        write_json(path, changed)
+        # The notebook's own record counts: the run's is of its last start, which may have been a resumption.
+        write_json(own_path, {**own, **then})
+        write_json(path, {**record, "sources": {"02_second": "f" * 16}, "inputs": inputs})
         named = "; ".join(plan_rerun(root, "second", models=MODELS).differences)
         for words in ("numpy was 0.1", "at commit abc", "uncommitted changes then", "02_second has other cells"):
             assert words in named
@@ -70,6 +66,7 @@ def test_what_has_changed_is_named_before_it_starts(root):
             plan_rerun(root, "second", models=MODELS)
     finally:
         write_json(path, record)
+        write_json(own_path, own)
 
 
 def test_a_figure_in_the_last_bit_is_found_and_times_are_not_compared(root):
@@ -85,6 +82,36 @@ def test_a_figure_in_the_last_bit_is_found_and_times_are_not_compared(root):
     for run_id, these in zip("ab", texts, strict=True):
         lines = "".join(json.dumps(row) + "\n" for row in these)
         (root / "data/artifacts" / run_id / "01_first/metrics.jsonl").write_text(lines)
-    _, different = compare_runs(root, "a", "b")
+    _, different = compare_figures(root, "a", "b")
     expected = {"notebook": "01_first", "figure": "y epoch 1, loss", "before": 0.3, "now": 0.30000000000000004}
     assert different == [expected]
+
+
+def test_a_repetition_that_was_stopped_goes_on_with_the_same_inputs_and_is_judged(root, capsys):
+    def stop(event):
+        if event["kind"] == "cell":
+            raise KeyboardInterrupt
+
+    plan = plan_rerun(root, "second", run_id="stopped", models=MODELS)
+    assert rerun(plan, on_event=stop).record["status"] == "interrupted"
+    assert main(["run", "1", "--run-id", "newest"], models=MODELS) == 0
+    capsys.readouterr()
+    assert main(["run", "--resume", "--run-id", "stopped"], models=MODELS) == 0
+    assert "figures are bit for bit those of second" in capsys.readouterr().out
+    assert read_json(root / "data/artifacts/stopped/02_second/record.json")["upstream_runs"] == {"01_first": "first"}
+    assert read_json(root / "reports/stopped/run.json")["rerun"]["n_different"] == 0
+
+
+def test_what_is_not_known_of_the_code_is_said(root):
+    named = plan_rerun(root, "second", models=MODELS).differences
+    assert named == ["whether the code is the same is not known: it was under no git"]
+
+
+def test_rows_that_are_none_are_left_out(root):
+    metrics = root / "data/artifacts/second/02_second/metrics.jsonl"
+    before = metrics.read_text()
+    try:
+        metrics.write_text(before + "\n[1]\n" + "[" * 100_000 + '\n{"epoch": 3, "train')
+        assert compare_figures(root, "second", "second")[1] == []
+    finally:
+        metrics.write_text(before)

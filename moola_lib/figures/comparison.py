@@ -10,13 +10,13 @@ from moola_lib.figures.theme import GREY, SEQUENCE, style
 LABEL_LETTERS = 20  # of a line of an axis label
 
 
-def run_curves_figure(curves, run_ids, *, title, y="validation loss"):
+def run_curves_figure(curves, run_ids, *, title, y="loss"):
     """Draw the losses of several runs over epochs, one colour a run, one line a fold.
 
     Parameters
     ----------
     curves : dict of str to list of (sequence of int, sequence of float)
-        Run to its folds' epochs and losses.
+        Run to its folds' epochs and losses; None where a loss was no number.
     run_ids : sequence of str
         All runs, for a run has the same colour in every figure.
     title, y : str
@@ -27,7 +27,7 @@ def run_curves_figure(curves, run_ids, *, title, y="validation loss"):
         for fold, (epochs, losses) in enumerate(folds):
             told = {"name": run_id, "legendgroup": run_id, "showlegend": fold == 0}
             mode = "lines" if len(epochs) > 1 else "markers"
-            figure.add_trace(go.Scatter(x=epochs, y=np.float32(losses), mode=mode, line=line, **told))
+            figure.add_trace(go.Scatter(x=epochs, y=np.array(losses, np.float32), mode=mode, line=line, **told))
     return style(figure, title, x="epoch", y=y, height=400)
 
 

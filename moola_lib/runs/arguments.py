@@ -38,7 +38,7 @@ def build_parser():
     )  # fmt: skip
     run.add_argument("--run-id", help="name of the run (default UTC time and profile)")
     run.add_argument("--resume", action="store_true", help="continue the run --run-id names")
-    run.add_argument("--strict", action="store_true", help="exit 3 if a gate fails")
+    run.add_argument("--strict", action="store_true", default=None, help="exit 3 if a gate fails")
     run.add_argument(
         "--cell-timeout",
         type=_seconds,

@@ -17,9 +17,12 @@ _PRIORITY = (
     "text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg",
     "text/latex", "text/plain",
 )  # fmt: skip
+_LOADING = ("src", "srcset", "poster", "background", "style", "href", "xlink:href")  # attributes that may fetch
+_FAR = re.compile(r"(?i)(?:^|[\s,(\"'])(?:https?:)?//")
 _ACTIVE_TAGS = ("script", "link", "iframe", "frame", "object", "embed", "meta", "base", "form")
 # pandas' Styler writes values as they are; a table's cell holds text, never markup.
-_STYLED_CELL = re.compile(r'(?s)(<t([hd]) id="T_[^"]*"[^>]*>)(.*?)(?=</t\2>)')
+# It writes a cell a line: a value ends where the line does, whatever it holds.
+_STYLED_CELL = re.compile(r'(?s)(<t([hd]) id="T_[^"]*"[^>]*>)(.*?)(?=</t\2>\s*\n\s*(?:<t[hd]|</tr>))')
 # What plotly reads as markup and our figures use; any other "<" is data.
 _MARKUP = r"/?(?:b|i|em|br|sub|sup|span|extra)\b[^<>]*>"
 _DATA_BRACKET = re.compile(rf"<(?!{_MARKUP})")
@@ -43,12 +46,16 @@ def convert_cells(notebook, folder):
     _prepare_outputs(notebook)
     text, _ = _exporter().from_notebook_node(notebook, {"metadata": {"path": str(folder)}})
     tree = BeautifulSoup(text, "html.parser")
-    for element in tree.find_all(src=True) + tree.find_all(srcset=True):
-        for name in ("src", "srcset"):
-            if re.match(r"(https?:)?//", element.get(name, "")):
-                del element[name]
-                element["data-not-offline"] = ""
+    for element in tree.find_all(_asks_for_more):
+        for name in [name for name in _LOADING if name in element.attrs and _FAR.search(element[name])]:
+            del element[name]
+            element["data-not-offline"] = ""
     return tree
+
+
+def _asks_for_more(element):
+    """Tell whether a browser would fetch something for an element; a link waits for a click."""
+    return element.name != "a" and any(name in element.attrs for name in _LOADING)
 
 
 def changed_parameters(notebook):
@@ -142,7 +149,7 @@ def _figure(figure):
 
 def describe_figure(figure):
     """Return a plotly figure's title, axes and series in words, for those who do not see it."""
-    layout = figure.get("layout", {})
+    layout = figure.get("layout") or {}
 
     def plain(text):
         return " ".join(re.sub(f"<{_MARKUP}", " ", str(text)).split())
@@ -156,7 +163,7 @@ def describe_figure(figure):
         names = [title_of(layout[key]) for key in layout if re.fullmatch(rf"{letter}axis\d*", key)]
         if any(names):
             parts.append(f"{letter}: {', '.join(dict.fromkeys(filter(None, names)))}")
-    series = dict.fromkeys(plain(t["name"]) for t in figure.get("data", []) if t.get("name"))
+    series = dict.fromkeys(plain(t["name"]) for t in figure.get("data") or [] if t.get("name"))
     if series:
         parts.append(f"series: {', '.join([*series][:12])}{' and more' if len(series) > 12 else ''}")
     return ". ".join(parts)

@@ -1,6 +1,5 @@
 """`moola compare`: what differs between runs, and whether their figures do."""
 
-import json
 import subprocess
 from dataclasses import dataclass, field
 
@@ -17,9 +16,11 @@ from moola_lib.runs.comparison_tables import (
 )
 from moola_lib.runs.paired_answers import NotPaired, compare_answers, label_facts
 from moola_lib.runs.project import artifacts_folder, check_run_id
-from moola_lib.runs.record import list_runs, notebook_record, read_run
+from moola_lib.runs.record import notebook_record, read_run
+from moola_lib.runs.rows import read_rows
 
 FINE_TUNING = "04_fine_tuning"
+LOSSES = ("validation_loss", "validation_huber", "train_loss", "train_huber")  # the first that a row has is drawn
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def compare_runs(root, run_ids, baseline=None):
     run_ids = list(dict.fromkeys([baseline, *run_ids]))
     if len(run_ids) < 2:
         raise UserError(f"only run {baseline!r} was named; give at least two: moola compare RUN RUN")
-    records = {run_id: _read(root, run_id) for run_id in run_ids}
+    records = {run_id: read_run(root, check_run_id(run_id)) for run_id in run_ids}
     parameters = {run_id: parameters_behind(root, record) for run_id, record in records.items()}
     scores = {run_id: found for run_id in run_ids if (found := read_scores(root, run_id)) is not None}
     labels = {run_id: label_facts(root, run_id) for run_id in run_ids}
@@ -149,18 +150,6 @@ def code_changes(root, before, after):
     return (done.stdout.rstrip() or "no file differs") + aside
 
 
-def _read(root, run_id):
-    """Return a run's record; a run that is not there names those that are."""
-    check_run_id(run_id)
-    try:
-        return read_run(root, run_id)
-    except UserError as error:
-        if (root / "reports" / run_id / "run.json").exists():
-            raise
-        known = ", ".join(record["run_id"] for record in list_runs(root)[0][:8]) or "none"
-        raise UserError(f"there is no run {run_id!r} (newest: {known}); moola index lists them all") from error
-
-
 def _read_curves(root, records):
     """Return the losses of each notebook's first kind of training, by run, one pair of lists per fold."""
     curves = {}
@@ -173,25 +162,17 @@ def _read_curves(root, records):
 
 
 def _first_training(path):
-    """Return (epochs, losses) per fold of the training whose rows come first; a row cut short by a kill is left out."""
+    """Return (epochs, losses) per fold of the training whose rows come first."""
     folds, first = {}, None
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
+    for row in read_rows(path):
+        name = next((name for name in LOSSES if name in row), None)
+        if name is None or "epoch" not in row:
             continue
-        label = str(row.get("label", "")) if isinstance(row, dict) else None
-        loss = (
-            next((row[k] for part in ("validation_", "train_") for k in row if k.startswith(part)), None)
-            if label is not None
-            else None
-        )
-        if loss is None or "epoch" not in row:
-            continue
+        label = str(row.get("label", ""))
         kind = label.partition(", fold")[0]
         first = kind if first is None else first
         if kind == first:
             epochs, losses = folds.setdefault(label, ([], []))
             epochs.append(row["epoch"])
-            losses.append(loss)
+            losses.append(row[name])  # null where it was no number: a gap in the line
     return list(folds.values())

@@ -52,7 +52,7 @@ def draw_figures(comparison):
         figure = run_intervals_figure(tables, comparison.run_ids, column="value", title=title, x="share")
         found.append((f"{title}; the numbers are in the table of that name.", figure))
     for stem, curves in comparison.curves.items():
-        title = f"{stem}: validation loss by epoch"
+        title = f"{stem}: loss by epoch"
         found.append(
             (
                 f"{title}, one line a fold, of {', '.join(curves)}.",

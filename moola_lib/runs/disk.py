@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from moola_lib.errors import UserError
 from moola_lib.files import lock_folder
 from moola_lib.runs.models import list_cards
-from moola_lib.runs.project import reports_folder
+from moola_lib.runs.project import reports_folder, run_artifacts
 from moola_lib.runs.record import list_runs
 
 CHECKPOINTS = "checkpoints*"  # folders of a notebook's artifacts
@@ -186,14 +186,18 @@ def _promoted_runs(root):
 
 
 def _cost(root, run_id, status, started_at, reason):
-    artifacts = root / "data" / "artifacts" / run_id
+    artifacts = run_artifacts(root, run_id)
     checkpoints = sum(map(_size, _checkpoint_folders(root, run_id)))
     sizes = checkpoints, _size(artifacts) - checkpoints, _size(reports_folder(root, run_id))
     return Cost(run_id, status, started_at, *sizes, reason)
 
 
 def _checkpoint_folders(root, run_id):
-    return sorted(path for path in (root / "data" / "artifacts" / run_id).glob(f"*/{CHECKPOINTS}") if path.is_dir())
+    return sorted(
+        path
+        for path in (root / "data" / "artifacts" / run_id).glob(f"*/{CHECKPOINTS}")
+        if path.is_dir() and not path.is_symlink()
+    )
 
 
 def _size(folder):

@@ -52,9 +52,10 @@ def run_notebooks(
     resume=False,
     on_event=None,
     resolved_by_stem=None,
-    is_strict=False,
+    is_strict=None,
     cell_timeout=None,
     upstreams_by_stem=None,
+    rerun=None,
     least_disk_gb=LEAST_DISK_GB,
 ):
     """Run notebooks one after the other; stop at the first that fails.
@@ -79,13 +80,16 @@ def run_notebooks(
         (`status`, `seconds`); each has `stem`, `number`, `total`.
     resolved_by_stem : dict of str to dict, optional
         Every parameter, for the record; default `parameters_by_stem`.
-    is_strict : bool
-        A failed gate ends the run with exit code 3.
+    is_strict : bool, optional
+        A failed gate ends the run with exit code 3. This and the next three are of
+        a run that is resumed as they were, where they are not given.
     cell_timeout : int, optional
         Seconds a cell may take.
     upstreams_by_stem : dict of str to dict, optional
         The runs that a notebook takes others' artifacts from (stem to run id);
         default what `NotebookRun.upstream` finds.
+    rerun : dict, optional
+        Of which run this is a repetition, for the record; see `rerunning`.
     least_disk_gb : float
         To be free before it starts.
 
@@ -108,12 +112,13 @@ def run_notebooks(
     with lock_run(root, run_id):
         check_disk([folder, artifacts], least_disk_gb)
         record = open_record(root, run_id, stems, resume)
-        refuse_other_parameters(root, record, stems, resolved)
+        refuse_other_parameters(root, record, stems, parameters_by_stem, resolved)
+        earlier = record.get("error")
         record.update(profile=profile, status="running", error=None, finished_at=None, exit_code=None)
-        record.update(is_strict=is_strict, cell_timeout=cell_timeout, process=describe_process())
-        record.update(versions=records.package_versions(), git=records.git_state(root))
-        for name in ("inputs", "sources", "withheld"):  # a run of an older version has none
-            record.setdefault(name, {})
+        record.update(versions=records.package_versions(), git=records.git_state(root), process=describe_process())
+        kept = {"is_strict": is_strict, "cell_timeout": cell_timeout, "upstreams": upstreams_by_stem, "rerun": rerun}
+        for name, value in kept.items():
+            record[name] = record.get(name) if value is None else value
         for stem in stems:
             record["parameters"][stem] = resolved.get(stem, {})
             record["given_parameters"][stem] = parameters_by_stem.get(stem, {})
@@ -121,8 +126,7 @@ def run_notebooks(
                 record["inputs"][stem] = describe_inputs(resolved.get(stem, {}))
                 record["sources"].update(fingerprint_notebooks(root, [stem]))
                 record["withheld"].pop(stem, None)
-        run = _Run(root, folder, record, on_event or (lambda event: None))
-        run.upstreams_by_stem = upstreams_by_stem or {}
+        run = _Run(root, folder, record, earlier, on_event or (lambda event: None))
         with _kernel_environment(root, run_id, resume), signals_interrupt(run.stop, lambda: run.watch.kill()):
             run.all(stems, parameters_by_stem)
     return RunResult(record, folder)
@@ -131,9 +135,9 @@ def run_notebooks(
 class _Run:
     """The state one run carries from notebook to notebook."""
 
-    def __init__(self, root, folder, record, on_event):
+    def __init__(self, root, folder, record, earlier_error, on_event):
         self.root, self.folder, self.record, self.on_event = root, folder, record, on_event
-        self.upstreams_by_stem, self.watch, self.stop = {}, KernelWatch(), Stop()
+        self.earlier_error, self.watch, self.stop = earlier_error, KernelWatch(), Stop()
         self._reserve = folder / ".reserve"
 
     def all(self, stems, parameters_by_stem):
@@ -146,7 +150,8 @@ class _Run:
             for number, stem in enumerate(stems, 1):
                 place = {"stem": stem, "number": number, "total": len(stems)}
                 if record["notebooks"][stem]["status"] == "finished":
-                    self.on_event({"kind": "skipped", **place})
+                    is_changed = fingerprint_notebooks(self.root, [stem])[stem] != record["sources"].get(stem)
+                    self.on_event({"kind": "skipped", "is_changed": is_changed, **place})
                     continue
                 self.one(stem, parameters_by_stem.get(stem, {}), place)
                 if record["error"] is not None:
@@ -155,6 +160,7 @@ class _Run:
             done = [s for s in record["stems"] if (self.folder / f"{s}.html").exists()]
             for stem in done if len(done) > 1 else ():
                 self.render(stem)
+            record["error"] = record["error"] or self.find_unfinished()
             record["status"] = "finished" if record["error"] is None else "failed"
         except KeyboardInterrupt:
             self.stop.hear()
@@ -175,6 +181,17 @@ class _Run:
             record["exit_code"] = records.exit_code(record, is_strict=record["is_strict"])
             self._give_back_reserve()
             self.save()
+
+    def find_unfinished(self):
+        """Return why a run whose notebooks of now have finished has not: one of the others; None where all have."""
+        record = self.record
+        others = [stem for stem in record["stems"] if record["notebooks"][stem]["status"] != "finished"]
+        if not others:
+            return None
+        if (self.earlier_error or {}).get("stem") in others:
+            return self.earlier_error
+        text = f"{', '.join(others)} of this run has not finished; `moola run --resume --run-id {record['run_id']}`"
+        return {"stem": others[0], "ename": "NotFinished", "evalue": text, "message": text}
 
     def one(self, stem, parameters, place):
         """Run one notebook; set its status, and the run's error if it fails."""
@@ -203,7 +220,7 @@ class _Run:
         self.watch = KernelWatch(on_kernel, on_shutdown=self.stop.hear, on_memory=on_memory)
         status = "failed"
         try:
-            with follow_rows(metrics, on_row), _upstream_environment(self.upstreams_by_stem.get(stem)):
+            with follow_rows(metrics, on_row), _upstream_environment(self.record["upstreams"].get(stem)):
                 self.record["error"] = execute_notebook(
                     self.root, stem, parameters, self.folder, on_cell,
                     watch=self.watch, cell_timeout=self.record["cell_timeout"],
@@ -259,18 +276,25 @@ class _Run:
         return "failed" if status == "finished" else status
 
     def render(self, stem):
-        """Write a notebook's HTML page, with what the record says about it."""
+        """Write a notebook's HTML page, with what the record says about it; where that fails, the record says why."""
         from moola_lib.runs.html import render_report
         from moola_lib.runs.reporting import report_info
 
         record = self.record
         near = [s for s in record["stems"] if s == stem or (self.folder / f"{s}.html").exists()]
-        render_report(
-            self.folder / f"{stem}.ipynb",
-            self.folder / f"{stem}.html",
-            assets=self.root / "reports" / "assets",
-            run_info={**report_info(self.root, record, stem), "siblings": near},
-        )
+        record["pages"].pop(stem, None)
+        try:
+            render_report(
+                self.folder / f"{stem}.ipynb",
+                self.folder / f"{stem}.html",
+                assets=self.root / "reports" / "assets",
+                run_info={**report_info(self.root, record, stem), "siblings": near},
+                images=self.root / "notebooks",
+            )
+        except (OSError, UserError):
+            raise  # the disk, and it ends the run
+        except Exception as error:  # an output of another shape than its kind has: the results stand
+            record["pages"][stem] = f"the page of {stem} could not be drawn ({type(error).__name__}: {error})"
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ interrupt, so nothing here reads it.
 """
 
 import contextlib
-import json
 import re
 import threading
 
@@ -15,6 +14,7 @@ from moola_lib.runs.kernels import KernelWatch, kernel_manager
 from moola_lib.runs.leaks import redact
 from moola_lib.runs.project import notebook_path
 from moola_lib.runs.record import utc_now
+from moola_lib.runs.rows import parse_rows
 from moola_lib.runs.saving import ENGINE_NAME, prepare_papermill
 
 N_LAST_LINES = 12
@@ -149,9 +149,8 @@ def follow_rows(path, report):
             stream.seek(offset)
             new = stream.read()
         complete = new[: new.rfind(b"\n") + 1]  # the last line may still be growing
-        for line in complete.splitlines():
-            with contextlib.suppress(ValueError):  # half a line, by a kernel that was killed
-                report(json.loads(line))
+        for row in parse_rows(complete):
+            report(row)
         return offset + len(complete)
 
     def watch(offset):
@@ -171,8 +170,10 @@ def follow_rows(path, report):
 def _read_cells(path, needs_parameters):
     """Return a notebook's cells; refuse one that could not take the parameters given."""
     notebook = read_json(path)
-    if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
-        raise UserError(f"{path} is not a notebook")
+    cells = notebook.get("cells") if isinstance(notebook, dict) else None
+    is_cell = lambda cell: isinstance(cell, dict) and {"cell_type", "source"} <= cell.keys()  # noqa: E731
+    if not isinstance(cells, list) or not all(map(is_cell, cells)):
+        raise UserError(f"{path} is not a notebook; open it in JupyterLab, or take it from git again")
     if needs_parameters and not any("parameters" in _tags(cell) for cell in notebook["cells"]):
         # Papermill would put them at the top, where the notebook's own cell overrides them.
         raise UserError(f"{path} has no cell tagged 'parameters' to take the values given")

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from moola_lib.errors import UserError
 from moola_lib.files import replace_atomically
-from moola_lib.runs.project import check_run_id, reports_folder
+from moola_lib.runs.leaks import refuse_leaks
+from moola_lib.runs.project import check_run_id, reports_folder, run_artifacts
 from moola_lib.runs.record import read_run
 
 PARTS = ("data", "weights")
 CONTENTS = "CONTENTS.txt"
+FIRST_STAMP = (1980, 1, 1, 0, 0, 0)  # of a zip file
 _RECORDS, _WEIGHTS = (".json", ".jsonl"), (".safetensors", ".pt", ".ckpt")
 
 
@@ -52,7 +54,7 @@ def export_run(root, run_id, output, parts=(), *, is_overwriting=False):
         raise UserError(f"{output} exists; choose another name or give --overwrite")
     paths = [path for path in _files(root, run_id) if _part(root, path) in ("record", *parts)]
     # The same run gives the same bytes, whenever it is exported.
-    stamp = datetime.datetime.fromisoformat(record["started_at"]).timetuple()[:6]
+    stamp = max(datetime.datetime.fromisoformat(record["started_at"]).timetuple()[:6], FIRST_STAMP)
     contents = [(path.relative_to(root).as_posix(), path.stat().st_size) for path in paths]
     listing = "".join(f"{size:>12,} {name}\n" for name, size in contents)
     with replace_atomically(output) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -73,17 +75,19 @@ def read_finished(root, run_id):
     record = read_run(root, check_run_id(run_id))
     if record["status"] == "running":
         raise UserError(f"run {run_id} still runs; export it when it has ended")
-    error = record.get("error") or {}
-    if error.get("ename") == "KeyFound":
-        raise UserError(f"run {run_id} is not exported: {error.get('message')}")
+    for stem, found in record["withheld"].items():
+        raise UserError(f"run {run_id} is not exported: {stem} wrote a key or password ({'; '.join(found)})")
+    if record["status"] != "finished":  # who was killed has not looked
+        refuse_leaks(_files(root, run_id), f"run {run_id} is not exported")
     return record
 
 
 def _files(root, run_id):
     """Return the files of a run: its reports, what they are drawn with, and its artifacts."""
-    folders = (reports_folder(root, run_id), root / "reports" / "assets", root / "data" / "artifacts" / run_id)
+    folders = (reports_folder(root, run_id), root / "reports" / "assets", run_artifacts(root, run_id))
     found = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
-    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    is_hidden = lambda path: any(part.startswith(".") for part in path.relative_to(root).parts)  # noqa: E731
+    return [path for path in found if path.suffix != ".zip" and not is_hidden(path)]  # no earlier export
 
 
 def _part(root, path):

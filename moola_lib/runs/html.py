@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from urllib.parse import quote
 
+from moola_lib.errors import UserError
 from moola_lib.files import replace_atomically, write_text
 from moola_lib.runs.notebook import format_seconds
 
@@ -18,7 +19,7 @@ SCRIPTS = ("report.js", "report_figures.js")
 NOT_RECORDED = "not recorded"
 
 
-def render_report(ipynb_path, html_path, *, assets, run_info, is_single_file=False, is_code_shown=False):
+def render_report(ipynb_path, html_path, *, assets, run_info, images=None, is_single_file=False, is_code_shown=False):
     """Write the HTML page of an executed notebook, complete or partial.
 
     Parameters
@@ -31,6 +32,8 @@ def render_report(ipynb_path, html_path, *, assets, run_info, is_single_file=Fal
         `status`, `started_at`, `seconds`, `profile`, `data`, `git`, `seed`,
         `versions`, `device`, `peak_memory_mb`, `gpu_peak_memory_mb`, `error`, `siblings` (stems whose
         pages to link to). `reporting.report_info` makes it.
+    images : Path, optional
+        Where the pictures are looked for that the text names; default beside the notebook.
     is_single_file : bool
         Put plotly's script into the page (4.8 MB) and link to no other page.
     is_code_shown : bool
@@ -49,9 +52,12 @@ def render_report(ipynb_path, html_path, *, assets, run_info, is_single_file=Fal
     from moola_lib.runs.page_tables import move_verdicts, prepare_tables
 
     ipynb_path, html_path = Path(ipynb_path), Path(html_path)
-    notebook = nbformat.read(ipynb_path, as_version=4)
+    try:
+        notebook = nbformat.read(ipynb_path, as_version=4)
+    except (ValueError, AttributeError, KeyError, nbformat.ValidationError) as error:
+        raise UserError(f"{ipynb_path} is not a notebook ({error}); run it again") from error
     changed = changed_parameters(notebook)
-    cells = convert_cells(notebook, ipynb_path.parent)
+    cells = convert_cells(notebook, images or ipynb_path.parent)
     prepare_tables(cells)
     for fold in cells.select("details.code") if is_code_shown else ():
         fold["open"] = ""

@@ -77,8 +77,6 @@ def stop_reason(record):
         return lines[0] if len(lines[0]) <= LONGEST_REASON else lines[0][: LONGEST_REASON - 1] + "…"
     begun = [stem for stem in record["stems"] if record["notebooks"][stem]["status"] not in ("finished", "not run")]
     place = f" in {begun[-1]}" if begun else ""
-    if status == "lost":
-        return f"its process is gone and did not say why; it was{place or ' between notebooks'}"
     return f"interrupted{place}" if status == "interrupted" else ""
 
 

@@ -20,14 +20,15 @@ def describe_inputs(parameters):
     Returns
     -------
     dict of str to dict
-        By parameter: `path`, `bytes`, `fingerprint`. A folder's is of the names and
-        sizes below it.
+        By parameter (`transfer[0]` in a list): `path`, `bytes`, `fingerprint`. A
+        folder's is of the names and sizes below it.
     """
     described = {}
     for name, value in parameters.items():
-        path = Path(value) if isinstance(value, str) and value.startswith("/") else None
-        if path is not None and path.exists():
-            described[name] = {"path": value, **describe_file(path)}
+        items = {f"{name}[{k}]": item for k, item in enumerate(value)} if isinstance(value, list) else {name: value}
+        for place, item in items.items():
+            if isinstance(item, str) and item.startswith("/") and Path(item).exists():
+                described[place] = {"path": item, **describe_file(Path(item))}
     return described
 
 

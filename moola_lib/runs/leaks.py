@@ -77,6 +77,26 @@ def find_leaks(paths, environment=None):
     return leaks
 
 
+def refuse_leaks(paths, advice):
+    """Refuse files that hold a key.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        As of `find_leaks`.
+    advice : str
+        What to do, the end of the sentence.
+
+    Raises
+    ------
+    UserError
+        Naming the files and the kinds of key.
+    """
+    leaks = find_leaks(paths)
+    if leaks:
+        raise UserError(f"a key or password stands in {'; '.join(map(str, leaks))}; {advice}")
+
+
 def secret_values(environment=None):
     """Return the values of the environment that are secret by their name: name to value."""
     environment = os.environ if environment is None else environment
@@ -157,4 +177,4 @@ def _line(content, place):
 
 def _is_harmless(value):
     """Tell what a variable of such a name may hold besides a secret: a path, or hardly a letter."""
-    return len(set(value)) < 4 or Path(value).exists()
+    return len(set(value)) < 4 or os.path.exists(value)  # noqa: PTH110 (Path.exists raises where a value is long)

@@ -3,10 +3,10 @@
 import contextlib
 
 from moola_lib.errors import UserError
-from moola_lib.files import lock_folder
+from moola_lib.files import lock_folder, remove_temporaries
 from moola_lib.runs import record as records
 from moola_lib.runs.processes import end_process
-from moola_lib.runs.project import artifacts_folder, notebook_stems, reports_folder
+from moola_lib.runs.project import artifacts_folder, notebook_stems, reports_folder, run_artifacts
 
 
 @contextlib.contextmanager
@@ -33,8 +33,7 @@ def lock_run(root, run_id):
                 f"run {run_id!r} is in use by process {process.get('pid')} on {process.get('host')}; "
                 "wait for it, stop it, or choose another --run-id"
             ) from error
-        for half_written in folder.glob(".*.*"):  # by a runner that was killed before it could rename them
-            half_written.unlink(missing_ok=True)
+        remove_temporaries(folder)
         with contextlib.suppress(UserError):
             for entry in records.read_run(root, run_id)["notebooks"].values():
                 end_process(entry.get("kernel"))
@@ -53,46 +52,34 @@ def open_record(root, run_id, stems, resume):
     Raises
     ------
     UserError
-        The run exists and `resume` is false, or it does not and `resume` is true.
+        The run exists and `resume` is false, or it does not and `resume` is true, or
+        artifacts of a run of that name are left.
     """
     folder = reports_folder(root, run_id)
-    artifacts = root / "data" / "artifacts" / run_id
-    exists = (folder / "run.json").exists()
+    artifacts = run_artifacts(root, run_id)
     if resume:
-        if not exists:
-            raise UserError(f"there is no run {run_id!r} to resume in {folder.parent}")
         record = records.read_run(root, run_id)
     else:
-        if exists or artifacts.exists():
-            place = folder if exists else artifacts
+        if (folder / "run.json").exists():
             raise UserError(
-                f"run {run_id!r} exists already ({place}); choose another --run-id, or continue it with --resume"
+                f"run {run_id!r} exists already ({folder}); choose another --run-id, or continue it with --resume"
             )
-        record = {
-            "run_id": run_id,
-            "started_at": records.utc_now(),
-            "seconds": 0.0,
-            "stems": [],
-            "notebooks": {},
-            "parameters": {},
-            "given_parameters": {},
-            "timings": {},
-            "data": {},
-            "seed": None,
-            "gates": [],
-            "artifacts": [],
-        }
+        if artifacts.exists():
+            raise UserError(
+                f"{artifacts} is left of a run {run_id!r} whose record is gone; choose another --run-id, or remove it"
+            )
+        record = records.new_record(run_id)
     record["stems"] = [s for s in notebook_stems(root) if s in {*record["stems"], *stems}]
     for stem in record["stems"]:
         record["notebooks"].setdefault(stem, {"status": "not run", "started_at": None})
     return record
 
 
-def refuse_other_parameters(root, record, stems, resolved):
+def refuse_other_parameters(root, record, stems, given, resolved):
     """Refuse to resume with other parameters than a notebook's results or checkpoints were made with.
 
     One that stopped before its first checkpoint may change: that is how a wrong
-    path is put right.
+    path is put right. A parameter that did not exist then may have its default.
 
     Raises
     ------
@@ -106,7 +93,8 @@ def refuse_other_parameters(root, record, stems, resolved):
         if status == "not run" or not (status == "finished" or has_checkpoints):
             continue
         before, now = record["parameters"].get(stem, {}), resolved.get(stem, {})
-        other = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        other = [key for key in before if before[key] != now.get(key)]
+        other += [key for key in given.get(stem, {}) if key not in before]
         if other:
             what = f"finished {stem}" if status == "finished" else f"has checkpoints of {stem}, trained"
             raise UserError(

@@ -80,12 +80,15 @@ def check_run_id(run_id):
     Raises
     ------
     UserError
-        It is reserved, or has other characters than letters, digits, `.`, `_`, `-`.
+        It is reserved, ends as a page does, or has other characters than letters,
+        digits, `.`, `_`, `-`.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run_id):
         raise UserError(
             f"run id {run_id!r} is not allowed; use letters, digits, '.', '_' and '-', starting with a letter or digit"
         )
+    if run_id.endswith((".html", ".md")):
+        raise UserError(f"run id {run_id!r} is not allowed; {run_id} in reports/ is a page")
     if run_id in RESERVED_RUN_IDS:
         raise UserError(f"run id {run_id!r} is reserved (as are {', '.join(RESERVED_RUN_IDS)})")
     return run_id
@@ -124,6 +127,11 @@ def reports_folder(root, run_id):
     return root / "reports" / run_id
 
 
+def run_artifacts(root, run_id):
+    """Return the folder of what a run's notebooks leave."""
+    return root / "data" / "artifacts" / run_id
+
+
 def artifacts_folder(root, run_id, stem):
     """Return the folder where notebook `stem` leaves its files in run `run_id`."""
-    return root / "data" / "artifacts" / run_id / stem
+    return run_artifacts(root, run_id) / stem

@@ -2,17 +2,16 @@
 
 import contextlib
 import datetime
+import fcntl
 import importlib.metadata
 import platform
 import subprocess
 from pathlib import Path
 
-import filelock
-
 from moola_lib.errors import UserError
 from moola_lib.files import read_json, write_json
 from moola_lib.runs.processes import is_alive
-from moola_lib.runs.project import artifacts_folder, reports_folder
+from moola_lib.runs.project import RESERVED_RUN_IDS, artifacts_folder, reports_folder
 
 # What a run ends with; a shell reports 137 where the runner itself was killed.
 FINISHED, FAILED, BAD_INPUT, GATE_FAILED, KEY_FOUND = 0, 1, 2, 3, 4
@@ -60,6 +59,14 @@ def git_state(root):
         return {"commit": None, "is_dirty": None}
 
 
+def new_record(run_id):
+    """Return the record of a run that begins now."""
+    return {
+        "run_id": run_id, "started_at": utc_now(), "stems": [], "notebooks": {}, "seed": None,
+        **{name: default() for name, default in _ADDED.items()},
+    }  # fmt: skip
+
+
 def write_run(root, record):
     """Write a run's record to `reports/<run_id>/run.json`, atomically."""
     write_json(reports_folder(root, record["run_id"]) / "run.json", record)
@@ -68,16 +75,25 @@ def write_run(root, record):
 def read_run(root, run_id):
     """Read a run's record; one that says `running` while its process is gone says `lost` here.
 
+    Every entry is there: what an older version did not write yet is empty.
+
     Raises
     ------
     UserError
-        It is missing, damaged, or not a run's record.
+        There is no such run, or its record is damaged, of another shape, or
+        another run's.
     """
     path = reports_folder(root, run_id) / "run.json"
+    if not path.exists():
+        newest = ", ".join(record["run_id"] for record in list_runs(root)[0][:8]) or "none"
+        raise UserError(f"there is no run {run_id!r} (newest: {newest}); `moola index` lists them all")
     record = read_json(path)
-    needed = {"run_id": str, "status": str, "started_at": str, "stems": list, "notebooks": dict}
-    if not isinstance(record, dict) or not all(isinstance(record.get(key), kind) for key, kind in needed.items()):
-        raise UserError(f"{path} is not the record of a run")
+    wrong = _find_wrong_entry(record)
+    if wrong:
+        raise UserError(f"{path} is not the record of a run: {wrong}; put a good copy back, or remove the folder")
+    if record["run_id"] != run_id:
+        raise UserError(f"{path} is the record of run {record['run_id']!r}; give its folder that name again")
+    record = {**{name: default() for name, default in _ADDED.items()}, **record}
     if record["status"] == "running" and not _is_running(record, path.parent):
         _settle_lost(record)
     return record
@@ -91,6 +107,10 @@ def list_runs(root):
             records.append(read_run(root, path.parent.name))
         except UserError as error:
             damaged.append(str(error))
+    for folder in sorted((root / "reports").glob("*/")):
+        has_pages = any(folder.glob("[0-9][0-9]_*.ipynb")) or any(folder.glob("[0-9][0-9]_*.html"))
+        if has_pages and folder.name not in RESERVED_RUN_IDS and not (folder / "run.json").exists():
+            damaged.append(f"{folder} has pages of a run, and no run.json")
     return sorted(records, key=lambda r: r["started_at"], reverse=True), damaged
 
 
@@ -109,6 +129,45 @@ def exit_code(record, *, is_strict=False):
         )
     has_failed_gate = any(gate.get("verdict") == "FAIL" for gate in record.get("gates") or [])
     return GATE_FAILED if is_strict and has_failed_gate else FINISHED
+
+
+# What a record holds, by name, and what it may be; all but these came later or are empty at first.
+_NEEDED = {"run_id": str, "status": str, "started_at": str, "stems": list, "notebooks": dict}
+_ADDED = {
+    "profile": str, "seconds": float, "parameters": dict, "given_parameters": dict, "timings": dict, "data": dict,
+    "gates": list, "artifacts": list, "inputs": dict, "sources": dict, "upstreams": dict, "withheld": dict,
+    "pages": dict, "git": dict, "versions": dict,
+}  # fmt: skip
+_MAY_BE_NULL = ("data", "upstreams", "git", "versions")
+
+
+def _find_wrong_entry(record):
+    """Say what of a record is not as `write_run` writes it; empty where all is."""
+    if not isinstance(record, dict):
+        return "it is no JSON object"
+    for name, kind in {**_NEEDED, **_ADDED}.items():
+        value = record.get(name)
+        if name not in record and name in _ADDED:
+            continue
+        if value is None and name in _MAY_BE_NULL:
+            record[name] = kind()
+        elif not isinstance(value, (int, float) if kind is float else kind):
+            return f"{name} is {type(value).__name__}" if name in record else f"it has no {name}"
+    try:
+        if datetime.datetime.fromisoformat(record["started_at"]).tzinfo is None:
+            return "started_at has no zone"
+    except ValueError:
+        return f"started_at is {record['started_at']!r}"
+    for stem in record["stems"]:
+        entry = record["notebooks"].get(stem) if isinstance(stem, str) else None
+        if not isinstance(entry, dict) or not isinstance(entry.get("status"), str):
+            return f"notebook {stem} has no status"
+    if not all(isinstance(gate, dict) and {"name", "notebook"} <= gate.keys() for gate in record.get("gates", [])):
+        return "a gate has no name or notebook"
+    error = record.get("error")
+    if error is not None and not (isinstance(error, dict) and {"ename", "message", "stem"} <= error.keys()):
+        return "error has no ename, message or stem"
+    return ""
 
 
 def _is_running(record, folder):
@@ -142,15 +201,14 @@ def _settle_lost(record):
 
 def is_held(folder):
     """Return whether a living process holds the lock of `folder`."""
-    path = Path(folder) / ".lock"
-    if not path.exists():
-        return False
-    lock = filelock.FileLock(path, timeout=0)
     try:
-        with lock:
-            return False
-    except (filelock.Timeout, OSError):
+        with open(Path(folder) / ".lock", "rb") as stream:  # as filelock holds it; a read-only folder can be asked too
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
+    except FileNotFoundError:
+        return False
+    return False
 
 
 def notebook_record(root, run_id, stem):

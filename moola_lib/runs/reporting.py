@@ -4,6 +4,7 @@ from pathlib import Path
 
 from moola_lib.errors import UserError
 from moola_lib.runs.html import render_report
+from moola_lib.runs.leaks import refuse_leaks
 from moola_lib.runs.project import check_run_id, find_root, reports_folder, resolve_stem
 from moola_lib.runs.record import notebook_record, read_run
 
@@ -39,7 +40,7 @@ def report_run(run_id, notebooks=(), *, output=None, is_single_file=False, is_co
     root = root or find_root()
     record = read_run(root, check_run_id(run_id))
     source = reports_folder(root, run_id)
-    withheld = record.get("withheld") or {}  # a key was found in what they wrote
+    withheld = record["withheld"]  # a key was found in what they wrote
     executed = [s for s in record["stems"] if (source / f"{s}.ipynb").exists() and s not in withheld]
     stems = [resolve_stem(name, root) for name in notebooks] or executed
     missing = [stem for stem in stems if stem not in executed]
@@ -56,6 +57,9 @@ def report_run(run_id, notebooks=(), *, output=None, is_single_file=False, is_co
         raise UserError(
             f"{target} is one page and run {run_id!r} has {len(stems)}; name the notebook, or give a folder"
         )
+    for stem in stems:
+        if record["notebooks"][stem]["status"] != "finished":  # who was killed has not looked
+            refuse_leaks([source / f"{stem}.ipynb"], f"resume run {run_id} without it")
     folder = target.parent if is_file else target
     is_own = folder.resolve() == source.resolve()
     pages = []
@@ -68,6 +72,7 @@ def report_run(run_id, notebooks=(), *, output=None, is_single_file=False, is_co
             pages[-1],
             assets=(root / "reports" if is_own else folder) / "assets",
             run_info={**info, "siblings": near, "has_index": is_own},
+            images=root / "notebooks",
             is_single_file=is_single_file or is_file,
             is_code_shown=is_code_shown,
         )

@@ -1,17 +1,16 @@
 """`moola rerun`: a run repeated from its record, and the figures that came out otherwise."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from moola_lib.errors import UserError
-from moola_lib.files import write_json
 from moola_lib.runs import record as records
-from moola_lib.runs.engine import RunResult, run_notebooks
+from moola_lib.runs.engine import run_notebooks
 from moola_lib.runs.inputs import describe_file, fingerprint_notebooks
 from moola_lib.runs.parameters_check import check_parameters, load_model
-from moola_lib.runs.project import artifacts_folder, check_run_id, notebook_stems, reports_folder
+from moola_lib.runs.project import artifacts_folder, check_run_id, notebook_stems, reports_folder, run_artifacts
+from moola_lib.runs.rows import read_rows
 
 N_NAMED = 10
 # Figures that measure the machine and not the model.
@@ -83,7 +82,7 @@ def plan_rerun(root, original, *, run_id=None, models=None):
     resolved = record["parameters"]
     for stem in stems:
         check_parameters(load_model(stem, models), resolved[stem], f"the record of {original}, {stem}")
-    differences = [*_version_differences(root, record), *_input_differences(root, record)]
+    differences = [*_code_differences(root, record), *_input_differences(root, record)]
     # Every parameter is given: a default that has changed since must not slip in.
     return Plan(root, record, run_id, resolved, resolved, _upstreams(root, record, run_id), differences)
 
@@ -116,28 +115,38 @@ def rerun(plan, *, on_event=None, is_strict=False):
         is_strict=is_strict,
         cell_timeout=plan.original.get("cell_timeout"),
         upstreams_by_stem=plan.upstreams,
+        rerun={"of": plan.original["run_id"], "differences": plan.differences},
     )
+    return judge(plan.root, result)
+
+
+def judge(root, result):
+    """Compare a run that has ended with the one it repeats, if it does, and keep the outcome in its record.
+
+    Parameters
+    ----------
+    root : Path
+    result : RunResult
+        Of a repetition, resumed or not, or of any other run, which is left as it is.
+
+    Returns
+    -------
+    RunResult
+    """
     record = result.record
-    if record["status"] != "finished":
-        return result
-    n_compared, different = compare_runs(plan.root, plan.original["run_id"], plan.run_id)
-    record["rerun"] = {
-        "of": plan.original["run_id"],
-        "differences": plan.differences,
-        "n_compared": n_compared,
-        "n_different": len(different),
-        "different": different,
-    }
-    if different and record["exit_code"] == records.FINISHED:
-        record["exit_code"] = records.GATE_FAILED
-    write_json(reports_folder(plan.root, plan.run_id) / "run.json", record)
-    return RunResult(record, result.folder)
+    if record["status"] == "finished" and record["rerun"]:
+        n_compared, different = compare_figures(root, record["rerun"]["of"], record["run_id"])
+        record["rerun"] |= {"n_compared": n_compared, "n_different": len(different), "different": different}
+        if different and record["exit_code"] == records.FINISHED:
+            record["exit_code"] = records.GATE_FAILED
+        records.write_run(root, record)
+    return result
 
 
 def print_outcome(record):
-    """Say whether a repeated run's figures are the same, and name the first that differ; nothing if it did not end."""
-    outcome = record.get("rerun")
-    if outcome is None:
+    """Say whether a repeated run's figures are the same, and name the first that differ; nothing of any other run."""
+    outcome = record.get("rerun") or {}
+    if "different" not in outcome:
         return
     if not outcome["different"]:
         print(f"all {outcome['n_compared']:,} figures are bit for bit those of {outcome['of']}")
@@ -149,7 +158,7 @@ def print_outcome(record):
         print(f"  … and {outcome['n_different'] - N_NAMED:,} more, in run.json under rerun")
 
 
-def compare_runs(root, before, now):
+def compare_figures(root, before, now):
     """Compare two runs figure by figure, by exact equality.
 
     Parameters
@@ -187,9 +196,7 @@ def _figures(root, run_id, stem):
     for name, value in (own.get("data") or {}).items():
         figures[f"data {name}"] = value
     metrics = artifacts_folder(root, run_id, stem) / "metrics.jsonl"
-    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
-    for number, line in enumerate(lines, 1):
-        row = json.loads(line)
+    for number, row in enumerate(read_rows(metrics), 1):
         # Trainings side by side may end in another order, and a resumed one shows an epoch twice: the last counts.
         words = [value for key, value in row.items() if isinstance(value, str)]
         place = " ".join([*words, f"epoch {row['epoch']}" if "epoch" in row else f"row {number}"])
@@ -208,32 +215,40 @@ def _flat(row, prefix=""):
             yield f"{prefix}{key}", value
 
 
-def _version_differences(root, record):
-    """Return sentences on code and packages that are others now."""
-    before, now = record.get("versions") or {}, records.package_versions()
-    differences = [
-        f"{name} was {before.get(name, 'absent')}, is {now.get(name, 'absent')}"
-        for name in {**before, **now}
-        if before.get(name) != now.get(name)
-    ]
-    then, current = record.get("git") or {}, records.git_state(root)
-    if then.get("commit") != current["commit"]:
-        differences.append(f"the code was at commit {then.get('commit')}, is at {current['commit']}")
-    for state, word in ((then, "then"), (current, "now")):
-        if state.get("is_dirty"):
-            differences.append(f"the code had uncommitted changes {word}")
-    sources = record.get("sources") or {}
-    now = fingerprint_notebooks(root, record["stems"])
+def _code_differences(root, record):
+    """Return sentences on code and packages that are others now, or of which that is not known.
+
+    Each notebook's own record counts: a run that was resumed may have seen two commits.
+    """
+    differences = []
+    current, packages = records.git_state(root), records.package_versions()
+    sources = fingerprint_notebooks(root, record["stems"])
     for stem in record["stems"]:
-        if stem in sources and sources[stem] != now[stem]:
-            differences.append(f"notebook {stem} has other cells")
-    return differences
+        own = records.notebook_record(root, record["run_id"], stem) or record
+        then, before = own.get("git") or {}, own.get("versions") or {}
+        commits = [state.get("commit") or "unknown" for state in (then, current)]
+        if commits[0] != commits[1]:
+            differences.append(f"the code was at commit {commits[0]}, is at {commits[1]}")
+        elif "unknown" in commits:
+            differences.append("whether the code is the same is not known: it was under no git")
+        for state, word in ((then, "then"), (current, "now")):
+            if state.get("is_dirty"):
+                differences.append(f"the code had uncommitted changes {word}")
+        differences += [
+            f"{name} was {before.get(name, 'absent')}, is {packages.get(name, 'absent')}"
+            for name in {**before, **packages}
+            if before.get(name) != packages.get(name)
+        ]
+        if record["sources"].get(stem) != sources[stem]:
+            what = "has other cells" if stem in record["sources"] else "may have had other cells: they are not recorded"
+            differences.append(f"notebook {stem} {what}")
+    return list(dict.fromkeys(differences))
 
 
 def _input_differences(root, record):
     """Return sentences on input files with another content; refuse one that is gone."""
     differences = []
-    for stem, inputs in (record.get("inputs") or {}).items():
+    for stem, inputs in record["inputs"].items():
         for name, before in inputs.items():
             path = Path(before["path"])
             if not path.exists():
@@ -265,6 +280,6 @@ def _free_run_id(root, original):
     number = 1
     while True:
         run_id = f"{original[:90]}-rerun{number if number > 1 else ''}"
-        if not reports_folder(root, run_id).exists() and not (root / "data" / "artifacts" / run_id).exists():
+        if not reports_folder(root, run_id).exists() and not run_artifacts(root, run_id).exists():
             return run_id
         number += 1

@@ -1,14 +1,14 @@
 """`moola status`: how far a run is, read from what it writes, from any terminal."""
 
-import contextlib
 import json
 import subprocess
 
-from moola_lib.errors import UserError
+from moola_lib.errors import UserError, one_line
 from moola_lib.runs.notebook import epoch_line, format_seconds
 from moola_lib.runs.processes import is_alive, measure_memory
 from moola_lib.runs.project import artifacts_folder, check_run_id
 from moola_lib.runs.record import list_runs, read_run
+from moola_lib.runs.rows import parse_rows
 
 TAIL_BYTES = 1 << 16
 
@@ -82,7 +82,7 @@ def print_status(root, run_id=None, *, is_json=False):
     if memory:
         print(f"  {', '.join(memory)}")
     if status["error"]:
-        print(f"  {' '.join(status['error'].split())}")
+        print(f"  {one_line(status['error'])}")
     return 0
 
 
@@ -105,15 +105,10 @@ def _last_row(path):
     try:
         with open(path, "rb") as stream:
             stream.seek(max(path.stat().st_size - TAIL_BYTES, 0))
-            lines = stream.read().split(b"\n")[:-1]  # what follows the last line's end is half a line
+            whole = stream.read().rpartition(b"\n")[0]  # what follows the last line's end is half a line
     except OSError:
         return None
-    for line in reversed(lines):
-        with contextlib.suppress(ValueError):
-            row = json.loads(line)
-            if isinstance(row, dict) and "epoch" in row:
-                return row
-    return None
+    return next((row for row in reversed(parse_rows(whole)) if "epoch" in row), None)
 
 
 def _gpu_memory_mb(pid):

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 
+from moola_lib.errors import one_line
 from moola_lib.runs.notebook import epoch_line, format_seconds
 from moola_lib.runs.record import notebook_record
 
@@ -36,6 +37,8 @@ class _Steady:
         """Write text, perhaps to nobody."""
         try:
             self._stream.write(text)
+        except UnicodeEncodeError:  # a terminal that knows no ✓
+            self._stream.write(text.encode(self._stream.encoding, "replace").decode(self._stream.encoding))
         except OSError:
             self._fall_silent()
         return len(text)
@@ -118,7 +121,8 @@ class RunDisplay:
                 self._last_line = now
                 self.console.print(f"    {self._epoch}", markup=False)
         elif kind == "skipped":
-            self.console.print(f"{place} was finished already", markup=False)
+            changed = " (with other cells than it has now)" if event["is_changed"] else ""
+            self.console.print(f"{place} was finished already{changed}", markup=False)
         elif kind == "ended":
             self._event = None
             status = event["status"]
@@ -169,12 +173,14 @@ def print_end(record, stream=None):
             file=stream,
         )
     elif error is not None:
-        print(f"moola: {error['message']}", file=stream)
+        print(f"moola: {one_line(error['message'])}", file=stream)
         if error["ename"] == "DeadKernelError" and error.get("last_lines"):
-            print("the last lines of the log:", *error["last_lines"], sep="\n  ", file=stream)
-    for stem, found in (record.get("withheld") or {}).items():
+            print("the last lines of the log:", *map(one_line, error["last_lines"]), sep="\n  ", file=stream)
+    for stem, found in record["withheld"].items():
         if error is None or error["ename"] != "KeyFound":
             print(f"moola: the report of {stem} is withheld, {'; '.join(found)}", file=stream)
+    for sentence in record["pages"].values():
+        print(f"moola: {one_line(sentence)}", file=stream)
 
 
 def open_console(stream=None):

@@ -10,6 +10,7 @@ from moola_lib.errors import UserError
 from moola_lib.files import check_writable, replace_folder_atomically
 from moola_lib.runs.exporting import read_finished
 from moola_lib.runs.project import artifacts_folder, reports_folder
+from moola_lib.runs.rows import read_rows
 
 EXPERIMENT = "moola"
 _STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "lost": "KILLED"}
@@ -38,6 +39,15 @@ def export_to_mlflow(root, run_id, store):
     """
     record = read_finished(root, run_id)
     client, mlflow = _mlflow_client(store)
+    try:
+        return _write_to_mlflow(root, record, store, client, mlflow)
+    except mlflow.exceptions.MlflowException as error:
+        raise _unusable_store(store, error) from error
+
+
+def _write_to_mlflow(root, record, store, client, mlflow):
+    """Write a run to an open store; what fails half-way is deleted there. Return MLflow's id."""
+    run_id = record["run_id"]
     found = client.get_experiment_by_name(EXPERIMENT)
     experiment = found.experiment_id if found else client.create_experiment(EXPERIMENT)
     if client.search_runs([experiment], f"tags.`moola.run_id` = '{run_id}'"):
@@ -127,13 +137,8 @@ def curve_points(root, record):
     points = []
     for stem in record["stems"]:
         path = artifacts_folder(root, record["run_id"], stem) / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-        for line in lines:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # cut short by a kill
-            if not isinstance(row, dict) or not isinstance(row.get("epoch"), int):
+        for row in read_rows(path):
+            if not isinstance(row.get("epoch"), int):
                 continue
             place = "/".join(part for part in (stem, row.get("label")) if part)
             numbers = {k: v for k, v in row.items() if isinstance(v, float) or (type(v) is int and k != "epoch")}
@@ -155,8 +160,12 @@ def _mlflow_client(store):
     try:
         return MlflowClient(tracking_uri=store), mlflow
     except mlflow.exceptions.MlflowException as error:
-        reason = str(error).strip().split(". ")[0]
-        raise UserError(f"MLflow cannot use {store} ({reason}); give a folder or the address of a server") from error
+        raise _unusable_store(store, error) from error
+
+
+def _unusable_store(store, error):
+    reason = " ".join(str(error).split()).split(". ")[0][:200]
+    return UserError(f"MLflow cannot use {store} ({reason}); give a folder or the address of a running server")
 
 
 def _not_installed(extra):

@@ -8,6 +8,7 @@ import pandas as pd
 
 from moola_lib.files import fingerprint
 from moola_lib.runs.html import format_date
+from moola_lib.runs.record import say_source
 
 IN_TERMINAL = (  # the figures that the terminal shows, and that are averaged over seeds
     "hit3_start", "joint3", "centre_mae", "length_mae", "inside_f1", "inside_ap", "type_macro_f1", "start_log_score",
@@ -32,7 +33,7 @@ def runs_table(records, labels):
     rows = []
     for run_id, record in records.items():
         data, git = record.get("data") or {}, record.get("git") or {}
-        source = {True: "simulated", False: "real"}.get(data.get("is_simulated"), "not recorded")
+        source = say_source(data)
         commit = (git.get("commit") or "not known")[:10] + (" + changes" if git.get("is_dirty") else "")
         bars = " ".join(str(part) for part in (source, data.get("symbol"), data.get("fingerprint")) if part)
         facts = [record["status"], record.get("profile") or "", bars, labels[run_id], commit]

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from moola_lib.errors import UserError
 from moola_lib.files import replace_atomically, write_text
 from moola_lib.runs.notebook import format_seconds
+from moola_lib.runs.record import say_source
 
 TEMPLATES = Path(__file__).parent / "template"
 SCRIPTS = ("report.js", "report_figures.js")
@@ -147,10 +148,8 @@ def data_facts(data):
     """Return (text, colour class) for what the numbers of a run rest on."""
     if not data:
         return NOT_RECORDED, ""
-    is_simulated = data.get("is_simulated")
-    kind = {True: "simulated", False: "real"}.get(is_simulated, "unknown")
-    text = " ".join(str(part) for part in (kind, data.get("symbol"), data.get("fingerprint")) if part)
-    return text, "warn" if is_simulated else ""
+    text = " ".join(str(part) for part in (say_source(data), data.get("symbol"), data.get("fingerprint")) if part)
+    return text, "warn" if data.get("is_simulated") else ""
 
 
 def format_date(stamp):
@@ -163,8 +162,12 @@ def summary_facts(info):
     data = info.get("data") or {}
     facts = [(info.get("status"), status_kind(info.get("status")))]
     if data:
-        kind = {True: "simulated bars", False: "real bars"}.get(data.get("is_simulated"), "bars of unknown origin")
-        facts.append((" ".join(filter(None, (kind, data.get("symbol")))), "warn" if data.get("is_simulated") else ""))
+        facts.append(
+            (
+                " ".join(filter(None, (f"{say_source(data)} bars", data.get("symbol")))),
+                "warn" if data.get("is_simulated") else "",
+            )
+        )
         facts.append((_label_fact(data), "warn" if data.get("is_proposed") else ""))
     profile, run_id = info.get("profile"), info.get("run_id")
     facts += [(f"{profile} profile" if profile else None, ""), (f"run {run_id}" if run_id else None, "")]

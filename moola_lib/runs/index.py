@@ -10,7 +10,7 @@ from moola_lib.files import write_text
 from moola_lib.runs.html import TEMPLATES, format_date, page_environment, page_resources, status_kind
 from moola_lib.runs.notebook import format_seconds
 from moola_lib.runs.project import reports_folder
-from moola_lib.runs.record import list_runs
+from moola_lib.runs.record import list_runs, say_source
 
 N_HEADLINES = 3  # figures that have a column of their own
 LONGEST_REASON = 240  # letters; the run's page has the rest
@@ -99,7 +99,7 @@ def _row(root, record, figures):
         href = f"{quote(record['run_id'])}/{quote(stem)}.html" if has_page else None
         notebooks.append((stem, href, record["notebooks"][stem]["status"]))
     data, gates, seconds = record.get("data") or {}, record.get("gates") or [], record.get("seconds")
-    source = {True: "simulated", False: "real"}.get(data.get("is_simulated"), "not recorded")
+    source = say_source(data)
     n_passed, n_judged = _count_gates(gates)
     found = headline_figures(gates)
     small = " ".join(str(data[name]) for name in ("symbol", "fingerprint") if data.get(name))

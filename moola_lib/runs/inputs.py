@@ -62,6 +62,7 @@ def fingerprint_notebooks(root, stems):
     for stem in stems:
         content = read_json(notebook_path(root, stem))
         cells = content.get("cells", []) if isinstance(content, dict) else []
-        sources = [["".join(cell.get("source", [])), cell.get("cell_type")] for cell in cells]
+        # one that is no notebook is refused when it is run
+        sources = [["".join(c.get("source", [])), c.get("cell_type")] for c in cells if isinstance(c, dict)]
         fingerprints[stem] = fingerprint(json.dumps(sources))
     return fingerprints

@@ -82,4 +82,4 @@ def plan_run(root, notebooks=(), *, run_id=None, profile=None, file=None, pairs=
         stems, models, root=root, profile=profile, file=file, pairs=pairs,
         before=before["given_parameters"] if is_profile_kept else None,
     )  # fmt: skip
-    return RunPlan(run_id or records.default_run_id(profile), profile, stems, given, resolved)
+    return RunPlan(run_id or records.default_run_id(root, profile), profile, stems, given, resolved)

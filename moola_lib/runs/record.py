@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import fcntl
 import importlib.metadata
+import itertools
 import platform
 import subprocess
 from pathlib import Path
@@ -29,10 +30,12 @@ def utc_now():
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def default_run_id(profile):
-    """Return a run id from the UTC time and the profile: `20261120-031500-quick`."""
+def default_run_id(root, profile):
+    """Return a new run id from the UTC time and the profile: `20261120-031500-quick`, numbered within a second."""
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
-    return f"{stamp}-{profile}"
+    numbered = (f"{stamp}-{profile}-{number}" for number in itertools.count(2))
+    names = itertools.chain([f"{stamp}-{profile}"], numbered)
+    return next(name for name in names if not reports_folder(root, name).exists())
 
 
 def package_versions():
@@ -209,6 +212,11 @@ def is_held(folder):
     except FileNotFoundError:
         return False
     return False
+
+
+def say_source(data):
+    """Return whether the bars of a run's `data` are "simulated" or "real"; "not recorded" where that is not said."""
+    return {True: "simulated", False: "real"}.get(data.get("is_simulated"), "not recorded")
 
 
 def notebook_record(root, run_id, stem):

@@ -7,7 +7,7 @@ import time
 
 from moola_lib.errors import one_line
 from moola_lib.runs.notebook import epoch_line, format_seconds
-from moola_lib.runs.record import notebook_record
+from moola_lib.runs.record import notebook_record, say_source
 
 _COLOURS = {"PASS": "green", "FAIL": "bold red", "finished": "green", "failed": "bold red"}
 _MARKS = {"finished": "✓", "failed": "✗", "interrupted": "■"}
@@ -216,9 +216,9 @@ def print_inputs(root, record):
     """
     data = record["data"]
     if data:
-        kind = {True: "simulated", False: "real"}.get(data.get("is_simulated"), "unknown")
+        known = " ".join(filter(None, (data.get("symbol"), f"({data.get('fingerprint', 'no fingerprint')})")))
         labels = f", labels from {data['label_source']}" if data.get("label_source") else ""
-        print(f"data: {kind} bars {data.get('symbol', '')} ({data.get('fingerprint', 'no fingerprint')}){labels}")
+        print(f"data: {say_source(data)} bars {known}{labels}")
     for stem in record["stems"]:
         own = notebook_record(root, record["run_id"], stem) or {}
         others = {s: run for s, run in own.get("upstream_runs", {}).items() if run != record["run_id"]}

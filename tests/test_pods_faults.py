@@ -55,25 +55,21 @@ def results(tmp_path):
 
 def test_a_log_followed_over_a_line_that_breaks_has_no_gap_and_nothing_twice(home, pod, proxy, capfd):
     def cut_often():
-        while not is_over.wait(0.7):
+        for _ in range(4):
+            time.sleep(1.5)
             proxy.cut()
 
     options = ["-p", "n_epochs", "60", "-p", "seconds", "0.1"]
     assert send(pod, "3", "--run-id", "torn", "--detach", *options, port=proxy.port) == 0
     capfd.readouterr()
-    is_over = threading.Event()
     thread = threading.Thread(target=cut_often)
     thread.start()
-    try:
-        code = main(["pod", "attach", "torn"])
-    finally:
-        is_over.set()
-        thread.join()
-    assert code == 0 and proxy.n_cut >= 3
+    code = main(["pod", "attach", "torn"])
+    thread.join()
+    assert code == 0 and proxy.n_cut >= 2
     shown = capfd.readouterr().out.encode()
     log = (pod.volume / "runs/torn/log").read_bytes()
-    said = b"trying again\n"
-    assert said in shown
+    assert b"trying again\n" in shown
     kept = b"".join(line for line in shown.splitlines(keepends=True) if line.startswith((b"line", b"goes on")))
     assert kept == b"".join(line for line in log.splitlines(keepends=True) if line.startswith((b"line", b"goes on")))
     assert read_json(home / "reports/torn/run.json")["status"] == "finished"

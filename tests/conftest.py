@@ -212,7 +212,7 @@ def home(tmp_path, monkeypatch):
     """A project to send to a pod, whose runs take no kernel; times are short."""
     from pod_project import build_pod_project
 
-    from moola_lib.runs.pods import launch
+    from moola_lib.runs.pods import launch, ssh
 
     root = build_pod_project(tmp_path / "client", is_quick=True)
     monkeypatch.setenv("MOOLA_HOME", str(root))
@@ -222,4 +222,5 @@ def home(tmp_path, monkeypatch):
     for name, value in quick.items():
         monkeypatch.setitem(launch.TIMES, name, value)
     monkeypatch.setattr(launch, "LEAST_FREE_GB", 0.01)
+    monkeypatch.setattr(ssh, "PATIENCE_SECONDS", 60.0)
     return root

@@ -41,10 +41,15 @@ for epoch in range(begun + 1, n_epochs + 1):
 
 
 # In the place of `moola run`: no kernel, no notebook, the same files and signals.
-RUNNER = """import json, pathlib, sys, time, yaml
+RUNNER = """import json, pathlib, sys, time
 words = sys.argv[2:]
+def read(text):
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 run_id = words[words.index("--run-id") + 1]
-given = {words[i + 1]: yaml.safe_load(words[i + 2]) for i, word in enumerate(words) if word == "-p"}
+given = {words[i + 1]: read(words[i + 2]) for i, word in enumerate(words) if word == "-p"}
 report, folder = pathlib.Path("reports", run_id), pathlib.Path("data/artifacts", run_id, "03_third")
 for each in (report, folder):
     each.mkdir(parents=True, exist_ok=True)

@@ -72,6 +72,9 @@ class LocalPod:
         for each in (self.home, self.volume, folder / "fake" / "torch"):
             each.mkdir(parents=True)
         (folder / "fake" / "torch" / "__init__.py").write_text(FAKE_TORCH)
+        info = folder / "fake" / "torch-2.8.0+cu128.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.8.0+cu128\n")
         self.login = {
             "HOME": self.home,
             "TMPDIR": self.temporary,

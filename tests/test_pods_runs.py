@@ -40,7 +40,9 @@ def test_a_run_of_notebooks_goes_to_the_pod_and_its_results_come_home(home, pod,
     assert ">there<" in (root / "reports/index.html").read_text()
     assert "each as it was sealed on the pod" in out and "2/2 03_third finished" in out
     assert not list((root / "data/pods").glob("*.partial")), "nothing half-fetched is left"
+    assert record["inputs"]["03_third"]["bars"]["path"] == str(bars), "records name the files here"
     monkeypatch.setenv("PYTHONPATH", f"{HERE}{os.pathsep}{HERE.parent}")
+    assert main(["rerun", "there", "--run-id", "again"], models=MODELS) == 0
     assert main(["run", "2", "--run-id", "after", "-p", "upstream_run", "there"], models=MODELS) == 0
 
 

@@ -52,7 +52,8 @@ def wait_until_stopped(runpod, seconds=30):
 
 
 def wait_until_ended(pod, run_id):
-    while read_json(pod.volume / "runs" / run_id / "state.json")["state"] != ENDED:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and read_json(pod.volume / "runs" / run_id / "state.json")["state"] != ENDED:
         time.sleep(0.05)
 
 
@@ -189,11 +190,12 @@ def test_an_abandoned_pod_stops_though_nothing_was_started(rented, home, runpod,
 @pytest.mark.pod
 @pytest.mark.slow
 def test_a_watchdog_leaves_the_pod_to_a_run_that_came_later(rented, home, runpod, monkeypatch):
-    monkeypatch.setitem(launch.TIMES, "grace_minutes", 0.05)
+    monkeypatch.setitem(launch.TIMES, "grace_minutes", 0.25)
     assert send(rented, "3", "--run-id", "first", "--detach") == 0
     wait_until_ended(rented, "first")
-    assert send(rented, "3", "--run-id", "next", "--detach", "-p", "n_epochs", "60", "-p", "seconds", "0.1") == 0
-    time.sleep(4)
+    monkeypatch.setitem(launch.TIMES, "grace_minutes", 0.01)
+    assert send(rented, "3", "--run-id", "next", "--detach", "-p", "n_epochs", "200", "-p", "seconds", "0.1") == 0
+    time.sleep(15)
     assert runpod.pods[sshd.POD_ID]["desiredStatus"] == "RUNNING"
     wait_until_stopped(runpod)
 
@@ -260,7 +262,7 @@ def test_deleting_before_a_verified_fetch_is_refused(rented, home, runpod, monke
 def entry_of(run_id, pod_id, **facts):
     return {
         "run_id": run_id, "host": "127.0.0.1", "port": sshd.free_port(), "user": "root", "alias": f"moola/{pod_id}",
-        "identity": None, "pod_id": pod_id, "folder": "/x", "project": "/x/project", "python": "python3",
+        "identity": None, "places": {}, "pod_id": pod_id, "folder": "/x", "project": "/x/project", "python": "python3",
         "started_at": "2026-11-20T10:00:00Z", "price_per_hour": 1.5, "max_hours": 10**6, "is_kept": False,
         "fetched_at": None, "is_started": True, "log_offset": 0, **facts,
     }  # fmt: skip
@@ -365,3 +367,32 @@ def test_a_fetched_pod_that_is_not_kept_costs_until_then(home):
     assert read_entries(home) == []
     with pytest.raises(UserError, match="has no id here"):
         wallet.refuse_unfetched(home, None, entry)
+
+
+@pytest.mark.pod
+def test_a_pod_that_was_restarted_elsewhere_is_found_again_and_watched_again(rented, home, runpod, monkeypatch, capsys):
+    monkeypatch.setenv("RUNPOD_API_KEY", OWN_KEY)
+    assert send(rented, "3", "--run-id", "moved", "--detach") == 0
+    wait_until_ended(rented, "moved")
+    runpod.pods[sshd.POD_ID]["desiredStatus"] = "EXITED"
+    rented.kill()
+    assert main(["pod", "fetch", "moved"]) == 2
+    assert f"runpodctl pod start {sshd.POD_ID}" in capsys.readouterr().err
+    rented.port = sshd.free_port()
+    rented.start()
+    runpod.pods[sshd.POD_ID].update(desiredStatus="RUNNING", portMappings={"22": rented.port})
+    assert main(["pod", "fetch", "moved"]) == 0
+    assert "it watches again" in capsys.readouterr().out
+    wait_until_stopped(runpod)
+
+
+@pytest.mark.pod
+def test_without_a_key_the_new_address_can_be_given(pod, home, capsys):
+    assert send(pod, "3", "--run-id", "moved", "--detach") == 0
+    wait_until_ended(pod, "moved")
+    pod.kill()
+    pod.port = sshd.free_port()
+    pod.start()
+    assert main(["pod", "fetch", "moved", "--at", "somewhere"]) == 2
+    assert main(["pod", "fetch", "moved", "--at", f"root@127.0.0.1:{pod.port}"]) == 0
+    assert main(["pod", "status", "moved"]) == 0, "and is remembered"

@@ -52,6 +52,7 @@ def add_arguments(commands, profiles, formatter):
     for name, text in helps.items():
         verb = verbs.add_parser(name, help=text)
         verb.add_argument("target", nargs="?", metavar="RUN", help="a run id, HOST:PORT or POD_ID (default the newest)")
+        verb.add_argument("--at", metavar="HOST:PORT", help="where the pod is now, if it was restarted elsewhere")
         if name == "stop":
             verb.add_argument("--delete", action="store_true", help="delete pod and volume, once everything is fetched")
     reap = verbs.add_parser("reap", help="list the account's pods; stop those whose run is over")
@@ -144,19 +145,12 @@ def _fetch(root, arguments, models):
 
 def _stop(root, arguments, models):
     from moola_lib.runs.pods import ledger, wallet
-    from moola_lib.runs.pods.address import parse_target
 
-    is_known = not arguments.target or any(
-        arguments.target in (entry["run_id"], entry["pod_id"], f"{entry['host']}:{entry['port']}")
-        for entry in ledger.read_entries(root)
-    )
-    if is_known:
-        wallet.stop(root, _entry(root, arguments), is_deleting=arguments.delete, say=_say)
-        return 0
-    target = parse_target(arguments.target)
-    if not target.pod_id:
-        raise UserError(f"no run was sent to {arguments.target} from here; give the pod's id to stop it")
-    wallet.stop_unknown(root, target.pod_id, is_deleting=arguments.delete, say=_say)
+    text = arguments.target
+    if text and not any(text in ledger.names_of(entry) for entry in ledger.read_entries(root)):
+        wallet.stop_unknown(root, text, is_deleting=arguments.delete, say=_say)
+    else:
+        wallet.stop(root, ledger.find_entry(root, text), at=arguments.at, is_deleting=arguments.delete, say=_say)
     return 0
 
 
@@ -167,9 +161,17 @@ def _reap(root, arguments, models):
 
 
 def _entry(root, arguments):
+    """Return the ledger's entry of the run meant, its address as it is now."""
+    from moola_lib.runs.pods.address import parse_target
     from moola_lib.runs.pods.ledger import find_entry
+    from moola_lib.runs.pods.reaching import find_again
 
-    return find_entry(root, arguments.target)
+    entry = find_entry(root, arguments.target)
+    at = parse_target(arguments.at) if arguments.at else None
+    if at and not at.host:
+        raise UserError("--at takes HOST:PORT")
+    find_again(entry, at)
+    return entry
 
 
 def _say(text):

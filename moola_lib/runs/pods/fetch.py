@@ -1,10 +1,11 @@
 """What a run left on its pod, brought home: into a folder beside, compared, and only then put in place."""
 
+import contextlib
 import json
 import shutil
 
 from moola_lib.errors import UserError
-from moola_lib.files import lock_folder, replace_atomically, replace_folder_atomically
+from moola_lib.files import lock_folder, read_json, replace_atomically, replace_folder_atomically, write_json
 from moola_lib.runs import record as records
 from moola_lib.runs.disk import say_bytes
 from moola_lib.runs.index import build_index
@@ -12,7 +13,7 @@ from moola_lib.runs.pods import ledger, states, sync
 from moola_lib.runs.pods.following import read_status
 from moola_lib.runs.pods.launch import EXTRAS
 from moola_lib.runs.pods.reaching import connect, on_pod
-from moola_lib.runs.pods.ssh import insist
+from moola_lib.runs.pods.ssh import ConnectionLost, insist
 
 
 def fetch(root, entry, *, say=print):
@@ -55,7 +56,8 @@ def fetch(root, entry, *, say=print):
     entry["fetched_at"] = records.utc_now()
     ledger.write_entry(root, entry)
     say(f"fetched {len(manifest)} files, {say_bytes(size)}, each as it was sealed on the pod")
-    insist(lambda: on_pod(connection, entry, "fetched"), say=say)
+    with contextlib.suppress(ConnectionLost):  # the pod may stop before it has answered; unheard, it waits a little
+        on_pod(connection, entry, "fetched")
     say(build_index(root))
     return root / "reports" / run_id
 
@@ -72,10 +74,13 @@ def _merge(root, entry, files):
     run_id = entry["run_id"]
     entry["is_merged"] = True
     ledger.write_entry(root, entry)
+    homes = {place: path for path, place in entry["places"].items()}
     for part in (f"data/artifacts/{run_id}", f"reports/{run_id}"):
         if (files / part).exists():
             with replace_folder_atomically(root / part) as folder:
                 shutil.copytree(files / part, folder, dirs_exist_ok=True)
+                for path in (*folder.glob("run.json"), *folder.glob("*/record.json")):
+                    write_json(path, _at_home(read_json(path), homes))
     for path in sorted((files / "reports" / "assets").rglob("*")):
         place = root / path.relative_to(files)
         if path.is_file() and not place.exists():
@@ -84,6 +89,15 @@ def _merge(root, entry, files):
     for name in EXTRAS:
         if (files / name).exists():
             _add_lines(root / name, files / name)
+
+
+def _at_home(value, homes):
+    """Return a record with the files' places on the pod replaced by those here, so that it can be resumed and rerun."""
+    if isinstance(value, dict):
+        return {key: _at_home(each, homes) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_at_home(each, homes) for each in value]
+    return homes.get(value, value) if isinstance(value, str) else value
 
 
 def _add_lines(path, fetched):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+from moola_lib.errors import UserError
 from moola_lib.runs.notebook import format_seconds
 from moola_lib.runs.pods import ledger, ssh, states
 from moola_lib.runs.pods.ledger import hours_since
@@ -23,8 +24,12 @@ def read_status(root, entry, *, say=print, patience=None):
     connection = connect(root, entry)
     answer = insist(lambda: on_pod(connection, entry, "status"), say=say, patience=patience)
     if answer.returncode:
-        raise ConnectionLost(f"run {entry['run_id']!r} is not on the pod any more ({entry['folder']} cannot be read)")
-    return json.loads(answer.stdout)
+        raise UserError(f"run {entry['run_id']!r} is not on this pod ({entry['folder']} cannot be read there)")
+    status = json.loads(answer.stdout)
+    if not status["watchdog"]["is_watching"]:
+        insist(lambda: on_pod(connection, entry, "watch"), say=say, patience=patience)
+        say("the pod's watchdog was gone (a restart ends it); it watches again")
+    return status
 
 
 def follow_log(root, entry, *, stream=None, say=print):
@@ -101,8 +106,12 @@ def print_log(root, entry, *, stream=None, say=print):
 
 def print_status(root, entry, *, say=print):
     """Print how far a run on a pod is, when it last gave a sign, what it costs, and when the pod stops."""
-    status = read_status(root, entry, say=say, patience=0)
     where = f"{entry['host']}:{entry['port']}" + (f" (pod {entry['pod_id']})" if entry["pod_id"] else "")
+    try:
+        status = read_status(root, entry, say=say, patience=0)
+    except ConnectionLost:
+        say(f"{entry['run_id']}: not known on {where}, started {entry['started_at']}; {say_cost(entry)}")
+        raise
     code = f", exit code {status['exit_code']}" if status.get("exit_code") is not None else ""
     say(f"{entry['run_id']}: {status['state']}{code} on {where}")
     signs = [("heartbeat", status["heartbeat_age"]), ("line, cell or epoch", status["progress_age"])]
@@ -143,7 +152,7 @@ def _say_watchdog(entry, status):
         yield f"THE POD DOES NOT STOP: {notes['error']}; stop it in RunPod's console or with `moola pod stop`"
     elif notes.get("stopping"):
         yield f"the pod is being stopped: {notes['stopping']}"
-    elif not notes or not notes.get("can_stop"):
+    elif not notes.get("can_stop"):
         yield "nothing stops this machine but you"
     else:
         hours = max(notes["deadline_at"] - status["now"], 0) / 3600

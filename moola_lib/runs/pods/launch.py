@@ -78,8 +78,8 @@ def launch(root, target, plan, pairs, models, wishes, *, say=print):
     entry |= find_pod(target, wishes, say)
     connection, facts = _look(root, entry, wishes, sum(Path(path).stat().st_size for path in data) / 1e9, say)
     folder = f"{facts.base}/runs/{run_id}"
-    entry.update(folder=folder, project=f"{folder}/project")
     places = {path: f"{facts.base}/data/{fingerprint(Path(path))}/{Path(path).name}" for path in data}
+    entry.update(folder=folder, project=f"{folder}/project", places=places)
     moved = {name: json.dumps(_moved(value, places)) for name, value in paths.items()}
     words = [*plan.stems, "--profile", plan.profile, "--run-id", run_id]
     for name, text in [*((name, text) for name, text in pairs if name not in moved), *moved.items()]:

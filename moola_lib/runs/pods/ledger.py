@@ -4,7 +4,6 @@ import datetime
 
 from moola_lib.errors import UserError
 from moola_lib.files import read_json, write_json
-from moola_lib.runs.pods.address import parse_target
 
 
 def pods_folder(root):
@@ -20,7 +19,8 @@ def write_entry(root, entry):
     root : Path
     entry : dict
         `run_id`; `host`, `port`, `user`, `alias`, `identity`, `pod_id` (how to reach
-        it); `base`, `python`, `folder`, `project` (on the pod); `stems`, `profile`;
+        it); `python`, `folder`, `project` (on the pod); `places` (of each file sent,
+        where it is there); `stems`, `profile`;
         `started_at`, `price_per_hour`, `max_hours`, `is_kept`; `is_started`; `log_offset` (shown so
         far), `fetched_at` (verified), `is_merged` (its files are among ours).
     """
@@ -47,14 +47,16 @@ def find_entry(root, text=None):
     if text is None:
         return entries[0]
     for entry in entries:
-        if text in (entry["run_id"], entry["pod_id"], f"{entry['host']}:{entry['port']}"):
-            return entry
-    target = parse_target(text) if ":" in text else None
-    for entry in entries:
-        if target and (target.host, target.port) == (entry["host"], entry["port"]):
+        if text in names_of(entry):
             return entry
     known = ", ".join(entry["run_id"] for entry in entries[:5])
     raise UserError(f"no run was sent to {text!r} from here (runs on pods: {known})")
+
+
+def names_of(entry):
+    """Return what an entry is known by: its run, its pod, and its address in two forms."""
+    address = f"{entry['host']}:{entry['port']}"
+    return {entry["run_id"], entry["pod_id"], address, f"{entry['user']}@{address}"} - {None}
 
 
 def hours_since(stamp, until=None):

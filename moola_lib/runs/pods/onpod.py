@@ -17,10 +17,13 @@ def main(verb, folder, *more):
         states.write_state(folder, {"state": states.PREPARING})
         lock.close()
         return watchdog.arm(folder)
+    if verb == "watch":
+        return 0 if watchdog.is_watching(folder) else watchdog.arm(folder)
     if verb == "start":
         return supervisor.start(folder)
     if verb == "status":
-        print(json.dumps(states.settle_state(folder) | {"watchdog": watchdog.read_notes(folder)}))
+        notes = watchdog.read_notes(folder) | {"is_watching": watchdog.is_watching(folder)}
+        print(json.dumps(states.settle_state(folder) | {"watchdog": notes}))
         return 0
     if verb == "follow":
         return supervisor.follow(folder, int(*more))

@@ -78,6 +78,38 @@ def await_address(pod_id, say):
         time.sleep(BOOT_POLL_SECONDS)
 
 
+def find_again(entry, at=None):
+    """Bring the address and price of an entry up to date: both may change when a pod is restarted.
+
+    Parameters
+    ----------
+    entry : dict
+        Changed in place.
+    at : Target, optional
+        Where the user says that the pod is now; default RunPod's API is asked, where
+        there is a key.
+
+    Raises
+    ------
+    UserError
+        The pod is stopped.
+    """
+    if at:
+        entry.update(host=at.host, port=at.port, user=at.user)
+        return
+    if not (entry["pod_id"] and api.has_key()):
+        return
+    pod_id, pod = entry["pod_id"], api.get_pod(entry["pod_id"])
+    if pod.get("desiredStatus") != "RUNNING":
+        raise UserError(
+            f"pod {pod_id} is stopped, and the results of run {entry['run_id']} on its volume; start it with "
+            f"`runpodctl pod start {pod_id}`, then try again (its host key will be a new one)"
+        )
+    entry["price_per_hour"] = entry["price_per_hour"] or api.price_of(pod)
+    if api.ssh_address(pod):
+        entry["host"], entry["port"] = api.ssh_address(pod)
+
+
 def connect(root, entry):
     """Return the connection of a ledger's entry."""
     folder = ledger.pods_folder(root)

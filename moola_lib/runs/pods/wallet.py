@@ -4,14 +4,15 @@ import sys
 
 from moola_lib.errors import UserError
 from moola_lib.runs.pods import api, ledger, states
+from moola_lib.runs.pods.address import parse_target
 from moola_lib.runs.pods.fetch import fetch
 from moola_lib.runs.pods.following import read_status, say_cost
 from moola_lib.runs.pods.ledger import hours_since
-from moola_lib.runs.pods.reaching import connect, on_pod
+from moola_lib.runs.pods.reaching import connect, find_again, on_pod
 from moola_lib.runs.pods.ssh import ConnectionLost, insist
 
 
-def stop(root, entry, *, is_deleting=False, say=print):
+def stop(root, entry, *, at=None, is_deleting=False, say=print):
     """End a run, bring home what it has left, and stop its pod.
 
     Parameters
@@ -19,6 +20,8 @@ def stop(root, entry, *, is_deleting=False, say=print):
     root : Path
     entry : dict
         Of the ledger.
+    at : str, optional
+        HOST:PORT, where the pod is now.
     is_deleting : bool
         Delete the pod and its volume instead; only after a verified fetch of every
         run that was sent there.
@@ -29,6 +32,7 @@ def stop(root, entry, *, is_deleting=False, say=print):
         The results are not here and could not be fetched, so nothing is deleted.
     """
     try:
+        find_again(entry, parse_target(at) if at else None)
         if read_status(root, entry, say=say, patience=0)["state"] == states.RUNNING:
             say(f"ending run {entry['run_id']}")
             insist(lambda: on_pod(connect(root, entry), entry, "end"), say=say)
@@ -50,8 +54,17 @@ def stop(root, entry, *, is_deleting=False, say=print):
         say(f"the pod was asked to stop itself; see RunPod's console; {say_cost(entry)}")
 
 
-def stop_unknown(root, pod_id, *, is_deleting=False, say=print):
-    """Stop, or delete, a pod that no run was sent to from here."""
+def stop_unknown(root, text, *, is_deleting=False, say=print):
+    """Stop, or delete, a pod that no run was sent to from here.
+
+    Raises
+    ------
+    UserError
+        It is not given by its id.
+    """
+    pod_id = parse_target(text).pod_id
+    if not pod_id:
+        raise UserError(f"no run was sent to {text} from here; give the pod's id to stop it")
     if is_deleting:
         refuse_unfetched(root, pod_id)
         api.delete_pod(pod_id)

@@ -22,11 +22,12 @@ LEAST_CPU = 0.01  # of one core: below it, a run does nothing
 
 
 def arm(folder):
-    """Start the watchdog of a run's folder in the background, instead of one that is there already."""
+    """Start the watchdog of a run's folder in the background, instead of those that are there already."""
     folder = Path(folder)
-    before = read_notes(folder).get("process")
-    if before and is_alive(before):
-        os.kill(before["pid"], 9)
+    process = read_notes(folder).get("process")
+    if process and is_alive(process):
+        os.kill(process["pid"], 9)
+    states.lock_path().with_suffix(".run").write_text(states.read_job(folder)["run_id"])
     if os.fork():
         return 0
     supervisor.detach()
@@ -34,6 +35,14 @@ def arm(folder):
         Watchdog(folder).watch()
     finally:
         os._exit(0)
+
+
+def is_watching(folder):
+    """Tell whether this run's watchdog lives, or a later run's is in charge; a pod that was restarted has neither."""
+    if states.newest_run() not in ("", states.read_job(folder)["run_id"]):
+        return True
+    process = read_notes(folder).get("process")
+    return bool(process) and bool(is_alive(process))
 
 
 def read_notes(folder):
@@ -66,8 +75,8 @@ class Watchdog:
         }
 
     def watch(self):
-        """Look until the pod is stopped, or another run has it."""
-        while True:
+        """Look until the pod is stopped, or was prepared for another run, which has a watchdog of its own."""
+        while states.newest_run() == self.job["run_id"]:
             self.write_notes()
             time.sleep(self.job["poll_seconds"])
             state = states.settle_state(self.folder)["state"]
@@ -80,7 +89,7 @@ class Watchdog:
                     kill_tree(states.read_state(self.folder).get("run"))
                 if reason.startswith("idle"):
                     continue  # its results may be fetched first
-            if self.is_taken_by_another():
+            if states.newest_run() != self.job["run_id"]:
                 return
             self.write_notes(stopping=reason, error=stop_pod(self.environment))
             time.sleep(self.job["retry_seconds"])  # it ends here, where the pod stops
@@ -113,13 +122,6 @@ class Watchdog:
             self.busy_at = now
         self.cpu = cpu
         return now - self.busy_at > self.job["idle_minutes"] * 60
-
-    def is_taken_by_another(self):
-        """Tell whether another run has the pod, with a watchdog of its own."""
-        lock = states.take_lock()
-        if lock:
-            lock.close()
-        return lock is None and states.lock_holder() != self.job["run_id"]
 
     def write_notes(self, **notes):
         """Write what the watchdog says of itself; a full disk keeps the old."""

@@ -74,6 +74,11 @@ def test_the_watchdog_waits_for_the_results_to_be_fetched_but_not_for_ever(watch
     assert decisions(watchdog, ENDED, 1, 15, 17) == [None, None, "the run has ended"]
 
 
+def test_a_fetch_that_has_begun_is_waited_for_longer(watchdog):
+    (watchdog.folder / "fetching").touch()
+    assert decisions(watchdog, ENDED, 1, 30, 60, 62) == [None, None, None, "the run has ended"]
+
+
 def test_the_watchdog_stops_at_once_what_is_fetched(watchdog):
     (watchdog.folder / "fetched").touch()
     assert decisions(watchdog, ENDED, 1) == ["the run has ended and its results were fetched"]
@@ -143,6 +148,8 @@ def test_a_pod_stops_itself_while_the_client_sleeps_and_the_results_stay(rented,
     wait_until_stopped(runpod)
     while rented.is_up():
         time.sleep(0.05)
+    job = rented.volume / "runs/slept/job.json"
+    job.write_text(json.dumps(read_json(job) | {"grace_minutes": 15.0}))
     rented.start()
     assert main(["pod", "fetch", "slept"]) == 0
     assert (home / "reports/slept/run.json").exists()

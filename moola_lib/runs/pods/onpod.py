@@ -30,6 +30,7 @@ def main(verb, folder, *more):
     if verb == "end":
         return supervisor.end(folder)
     if verb == "seal":
+        Path(folder, "fetching").touch()
         print(json.dumps(seals.seal(folder)))
         return 0
     if verb in ("fetched", "stop"):

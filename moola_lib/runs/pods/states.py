@@ -2,7 +2,7 @@
 
 The folder holds `job.json` (what to do), `state.json` (how far it is; the
 supervisor's alone), `log`, `manifest.json`, and the wishes of the client as empty
-files: `fetched`, `stop`.
+files: `fetching`, `fetched`, `stop`.
 """
 
 import contextlib

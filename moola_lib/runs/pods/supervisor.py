@@ -32,7 +32,7 @@ def start(folder):
     lock.truncate()
     lock.write(job["run_id"])
     lock.flush()
-    for wish in ("fetched", "stop"):
+    for wish in ("fetching", "fetched", "stop"):
         (folder / wish).unlink(missing_ok=True)
     reading, writing = os.pipe()
     if os.fork():

@@ -109,11 +109,15 @@ class Watchdog:
             return "nothing was started"
         if state == states.ENDED and (self.folder / "fetched").exists():
             return "the run has ended and its results were fetched"
-        if state in (states.ENDED, states.LOST) and now - self.since > job["grace_minutes"] * minute:
+        if state in (states.ENDED, states.LOST) and now - self.since > self.grace() * minute:
             return f"the run has {'ended' if state == states.ENDED else 'died'}"
         if state == states.RUNNING and self.is_idle(now):
             return f"idle for {job['idle_minutes']:g} minutes"
         return None
+
+    def grace(self):
+        """Return the minutes that a run which is over waits: longer, once a client has begun to fetch."""
+        return self.job["prepare_minutes" if (self.folder / "fetching").exists() else "grace_minutes"]
 
     def is_idle(self, now):
         """Tell whether the run's processes have used no CPU for longer than the job allows."""

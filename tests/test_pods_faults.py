@@ -53,6 +53,7 @@ def results(tmp_path):
     return folder, {name: describe(folder / name) for name in ("large.bin", "deep/a name with spaces")}
 
 
+@pytest.mark.slow
 def test_a_log_followed_over_a_line_that_breaks_has_no_gap_and_nothing_twice(home, pod, proxy, capfd):
     def cut_often():
         for _ in range(4):
@@ -75,6 +76,7 @@ def test_a_log_followed_over_a_line_that_breaks_has_no_gap_and_nothing_twice(hom
     assert read_json(home / "reports/torn/run.json")["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_pod_that_stays_silent_is_given_up_on_and_the_run_goes_on(home, pod, proxy, capsys, monkeypatch):
     options = ["-p", "n_epochs", "80", "-p", "seconds", "0.1"]
     assert send(pod, "3", "--run-id", "quiet", "--detach", *options, port=proxy.port) == 0
@@ -109,6 +111,7 @@ def test_a_transfer_that_is_cut_is_taken_up_and_ends_whole(
     assert not list(there.rglob(".rsync-partial/*"))
 
 
+@pytest.mark.slow
 def test_rsync_goes_on_where_it_was_cut(home, pod, proxy, results, monkeypatch):
     folder, manifest = results
     monkeypatch.setattr(ssh, "LONGEST_PAUSE_SECONDS", 0.1)
@@ -156,6 +159,7 @@ def test_results_that_do_not_fit_are_not_begun(connection, tmp_path):
         sync.fetch_files(connection, "/", {"large": [10**18, "0" * 64]}, tmp_path / "in", has_rsync=True)
 
 
+@pytest.mark.slow
 def test_a_half_fetched_run_is_not_listed_and_a_second_client_waits(home, pod, capsys):
     assert send(pod, "3", "--run-id", "half", "--detach") == 0
     entry = find_entry(home, "half")
@@ -168,6 +172,7 @@ def test_a_half_fetched_run_is_not_listed_and_a_second_client_waits(home, pod, c
     assert main(["pod", "fetch"]) == 0, "again is allowed: it is the same run"
 
 
+@pytest.mark.slow
 def test_a_pod_with_another_host_key_is_refused_and_the_advice_helps(home, pod, capsys):
     assert send(pod, "3", "--run-id", "before") == 0
     pod.kill()
@@ -193,6 +198,7 @@ def test_a_key_that_is_not_accepted_is_said(home, pod, tmp_path, capsys):
     assert "accepts none of the key" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_pod_without_rsync_is_served_by_tar(home, tmp_path, capsys):
     sshd.require()
     tools = tmp_path / "tools"
@@ -211,6 +217,7 @@ def test_a_pod_without_rsync_is_served_by_tar(home, tmp_path, capsys):
         pod.kill()
 
 
+@pytest.mark.slow
 def test_start_up_files_that_print_break_nothing(home, pod, capsys):
     (pod.home / ".bashrc").write_text("echo Welcome to your pod; echo ::moola:: almost; printf 'base=/nowhere\\n'\n")
     assert send(pod, "3", "--run-id", "loud") == 0
@@ -236,6 +243,7 @@ def test_a_small_disk_is_refused_before_anything_is_sent(home, small_volume, mon
     assert not list(small_volume.volume.iterdir())
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_while_data_is_sent_is_said(home, small_volume, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(launch, "LEAST_FREE_GB", -1.0)
     bars = tmp_path / "bars.csv"
@@ -246,6 +254,7 @@ def test_a_disk_that_fills_while_data_is_sent_is_said(home, small_volume, tmp_pa
     assert send(small_volume, "3", "--run-id", "big", "-p", "bars", str(bars)) in (0, 2)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_while_it_runs_still_says_how_it_ended(home, small_volume, capsys):
     code = send(small_volume, "3", "--run-id", "full", "-p", "n_bytes", str(20 * MEGABYTE))
     assert code == 1
@@ -254,6 +263,7 @@ def test_a_disk_that_fills_while_it_runs_still_says_how_it_ended(home, small_vol
     assert "No space left" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_no_gpu_is_refused_where_one_would_be_used(home, tmp_path, capsys):
     sshd.require()
     pod = sshd.LocalPod(tmp_path / "pod", FAKE_GPUS="0").start()

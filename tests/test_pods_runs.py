@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -46,6 +47,29 @@ def test_a_run_of_notebooks_goes_to_the_pod_and_its_results_come_home(home, pod,
     assert main(["run", "2", "--run-id", "after", "-p", "upstream_run", "there"], models=MODELS) == 0
 
 
+@pytest.mark.slow
+def test_a_notebook_of_the_project_runs_on_a_pod(home, tmp_path, monkeypatch):
+    sshd.require()
+    root = tmp_path / "whole"
+    for name in ("moola_lib", "notebooks", "params"):
+        shutil.copytree(HERE.parent / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(HERE.parent / name, root)
+    monkeypatch.setenv("MOOLA_HOME", str(root))
+    pod = sshd.LocalPod(tmp_path / "pod", PYTHONPATH="").start()  # with the torch that is installed
+    try:
+        words = ["pod", "run", pod.address, "01", "--run-id", "real", "-p", "n_sessions", "4"]
+        assert main([*words, "--python", sys.executable, "--identity", str(pod.identity)]) == 0
+    finally:
+        pod.kill()
+    record = read_json(root / "reports/real/run.json")
+    assert record["status"] == "finished" and record["parameters"]["01_feature_validation"]["n_sessions"] == 4
+    assert record["gates"] and (root / "reports/real/01_feature_validation.html").exists()
+    assert (root / "reports/assets/plotly.min.js").exists()
+    assert "ModuleNotFoundError" not in (root / "reports/real/run.log").read_text()
+
+
+@pytest.mark.slow
 def test_only_the_files_that_parameters_name_are_sent_and_each_once(home, pod, tmp_path):
     bars = home / "data/raw/named.csv"
     bars.parent.mkdir(parents=True)
@@ -58,6 +82,7 @@ def test_only_the_files_that_parameters_name_are_sent_and_each_once(home, pod, t
     assert read_json(home / "data/artifacts/two/03_third/checkpoint.json")["letters"] == 5
 
 
+@pytest.mark.slow
 def test_the_runs_built_on_go_along_with_what_they_were_built_on(home, pod):
     for run_id, others in (("base", {}), ("mid", {"01_first": "base"}), ("apart", {})):
         folder = home / "data/artifacts" / run_id / "01_first"
@@ -71,6 +96,7 @@ def test_the_runs_built_on_go_along_with_what_they_were_built_on(home, pod):
     assert not list(pod.volume.rglob("heavy")), "checkpoints stay at home"
 
 
+@pytest.mark.slow
 def test_a_failed_run_comes_home_with_its_exit_code(home, pod):
     assert send(pod, "3", "--run-id", "bad", "-p", "is_failing", "true") == 1
     assert read_json(home / "reports/bad/run.json")["status"] == "failed"
@@ -113,6 +139,7 @@ def test_of_two_runs_at_once_the_second_is_told_to_try_later(home, pod, capsys):
     assert capsys.readouterr().out.startswith("first: running")
 
 
+@pytest.mark.slow
 def test_a_killed_pod_loses_the_run_and_its_restart_resumes_from_the_checkpoint(home, pod, capfd):
     long = ["-p", "n_epochs", "40", "-p", "seconds", "0.05"]
     assert send(pod, "3", "--run-id", "cut", "--detach", *long) == 0
@@ -132,6 +159,7 @@ def test_a_killed_pod_loses_the_run_and_its_restart_resumes_from_the_checkpoint(
     assert read_json(home / "data/artifacts/cut/03_third/checkpoint.json")["epoch"] == 40
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_reported_lost_while_the_pod_lives(home, pod, capfd):
     assert send(pod, "3", "--run-id", "shot", "--detach", "-p", "n_epochs", "50", "-p", "seconds", "0.1") == 0
     state = read_json(pod.volume / "runs/shot/state.json")
@@ -143,6 +171,7 @@ def test_a_killed_run_is_reported_lost_while_the_pod_lives(home, pod, capfd):
     assert out.startswith("shot: lost") and "continue from its last checkpoint" in out
 
 
+@pytest.mark.slow
 def test_a_supervisor_that_is_killed_takes_nothing_along(home, pod, capfd):
     assert send(pod, "3", "--run-id", "alone", "--detach", "-p", "n_epochs", "20", "-p", "seconds", "0.1") == 0
     pod.shell("kill -9 {}".format(read_json(pod.volume / "runs/alone/state.json")["supervisor"]["pid"]))
@@ -150,12 +179,14 @@ def test_a_supervisor_that_is_killed_takes_nothing_along(home, pod, capfd):
     assert read_json(home / "reports/alone/run.json")["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_what_git_said_of_the_code_goes_along(home, pod):
     assert send(pod, "3", "--run-id", "known") == 0
     state = read_json(pod.volume / "runs/known/project/.git-state.json")
     assert set(state) == {"commit", "is_dirty"}
 
 
+@pytest.mark.slow
 def test_a_pod_is_the_same_by_name_run_or_address(home, pod):
     assert send(pod, "3", "--run-id", "known", "--detach") == 0
     for name in ("known", sshd.POD_ID, pod.address, None):

@@ -142,6 +142,7 @@ def test_a_pod_stops_itself_once_its_results_are_home(rented, home, runpod):
 
 
 @pytest.mark.pod
+@pytest.mark.slow
 def test_a_pod_stops_itself_while_the_client_sleeps_and_the_results_stay(rented, home, runpod, monkeypatch, capsys):
     monkeypatch.setitem(launch.TIMES, "grace_minutes", 0.01)
     assert send(rented, "3", "--run-id", "slept", "--detach") == 0
@@ -183,6 +184,7 @@ def test_a_pod_whose_stop_fails_tries_again_and_says_so(rented, home, runpod, ca
 
 
 @pytest.mark.pod
+@pytest.mark.slow
 def test_an_abandoned_pod_stops_though_nothing_was_started(rented, home, runpod, monkeypatch):
     monkeypatch.setitem(launch.TIMES, "prepare_minutes", 0.01)
 
@@ -243,6 +245,7 @@ def test_by_its_id_a_pod_is_found_priced_and_its_key_stands_nowhere(
 
 
 @pytest.mark.pod
+@pytest.mark.slow
 def test_stop_ends_the_run_brings_what_it_has_and_stops_the_pod(rented, home, runpod, monkeypatch, capsys):
     monkeypatch.setenv("RUNPOD_API_KEY", OWN_KEY)
     assert send(rented, "3", "--run-id", "enough", "--detach", "-p", "n_epochs", "500", "-p", "seconds", "0.1") == 0
@@ -377,6 +380,7 @@ def test_a_fetched_pod_that_is_not_kept_costs_until_then(home):
 
 
 @pytest.mark.pod
+@pytest.mark.slow
 def test_a_pod_that_was_restarted_elsewhere_is_found_again_and_watched_again(rented, home, runpod, monkeypatch, capsys):
     monkeypatch.setenv("RUNPOD_API_KEY", OWN_KEY)
     assert send(rented, "3", "--run-id", "moved", "--detach") == 0
@@ -394,6 +398,7 @@ def test_a_pod_that_was_restarted_elsewhere_is_found_again_and_watched_again(ren
 
 
 @pytest.mark.pod
+@pytest.mark.slow
 def test_without_a_key_the_new_address_can_be_given(pod, home, capsys):
     assert send(pod, "3", "--run-id", "moved", "--detach") == 0
     wait_until_ended(pod, "moved")

@@ -29,8 +29,14 @@ def stop(root, entry, *, at=None, is_deleting=False, say=print):
     Raises
     ------
     UserError
-        The results are not here and could not be fetched, so nothing is deleted.
+        Another run was sent to the pod later; or the results are not here and could
+        not be fetched, so nothing is deleted.
     """
+    later = ledger.find_entry(root, entry["pod_id"] or f"{entry['host']}:{entry['port']}")
+    if later["run_id"] != entry["run_id"]:
+        raise UserError(
+            f"run {later['run_id']!r} was sent to this pod later; `moola pod stop {later['run_id']}` stops it"
+        )
     try:
         find_again(entry, parse_target(at) if at else None)
         if read_status(root, entry, say=say, patience=0)["state"] == states.RUNNING:
@@ -50,8 +56,11 @@ def stop(root, entry, *, at=None, is_deleting=False, say=print):
         api.stop_pod(entry["pod_id"])
         say(f"pod {entry['pod_id']} is stopped, its volume stays (and costs a little); {say_cost(entry)}")
     else:
-        insist(lambda: on_pod(connect(root, entry), entry, "stop"), say=say, patience=0)
-        say(f"the pod was asked to stop itself; see RunPod's console; {say_cost(entry)}")
+        try:
+            on_pod(connect(root, entry), entry, "stop")
+            say(f"the pod was asked to stop itself; {say_cost(entry)}")
+        except ConnectionLost:
+            say("the pod does not answer, so it may have stopped: look into RunPod's console, or set RUNPOD_API_KEY")
 
 
 def stop_unknown(root, text, *, is_deleting=False, say=print):

@@ -234,7 +234,7 @@ def test_by_its_id_a_pod_is_found_priced_and_its_key_stands_nowhere(
     thread.join()
     assert code == 0
     out = capsys.readouterr().out
-    assert "$0.00 so far: 0.0 h at $0.69 an hour" in out
+    assert "$0.00 so far: 0:0" in out and "at $0.69 an hour" in out
     assert len(seen) > 10 and any(b"moola_lib.runs.pods.onpod" in each for each in seen)
     for key in (OWN_KEY, sshd.KEY):
         assert not [each for each in seen if key.encode() in each], "a process list shows the key"
@@ -373,7 +373,7 @@ def test_hours_are_counted_from_stamps():
 
 def test_a_fetched_pod_that_is_not_kept_costs_until_then(home):
     entry = entry_of("a", "p", fetched_at="2026-11-20T12:00:00Z")
-    assert say_cost(entry) == "$3.00 so far: 2.0 h at $1.50 an hour"
+    assert say_cost(entry) == "$3.00 so far: 2:00:00 at $1.50 an hour"
     assert read_entries(home) == []
     with pytest.raises(UserError, match="has no id here"):
         wallet.refuse_unfetched(home, None, entry)

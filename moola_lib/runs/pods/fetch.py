@@ -48,8 +48,10 @@ def fetch(root, entry, *, say=print):
     partial = ledger.pods_folder(root) / f"{run_id}.partial"
     with lock_folder(partial):
         files = partial / "files"
-        way = {"has_rsync": entry["has_rsync"] and bool(shutil.which("rsync"))}
-        insist(lambda: sync.fetch_files(connection, entry["project"], manifest, files, **way), say=say)
+        insist(
+            lambda: sync.fetch_files(connection, entry["project"], manifest, files, has_rsync=entry["has_rsync"]),
+            say=say,
+        )
         _merge(root, entry, files)
     shutil.rmtree(partial)
     size = sum(n_bytes for n_bytes, _ in manifest.values())

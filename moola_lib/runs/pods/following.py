@@ -132,9 +132,10 @@ def print_status(root, entry, *, say=print):
 def say_cost(entry):
     """Return what a run has cost so far, where the price is known; a pod that is not kept stops once it is fetched."""
     hours = hours_since(entry["started_at"], None if entry["is_kept"] else entry["fetched_at"])
+    time_said = format_seconds(3600 * hours)
     if entry["price_per_hour"] is None:
-        return f"{hours:.1f} h; the price is not known (set RUNPOD_API_KEY before `moola pod run`)"
-    return f"${hours * entry['price_per_hour']:.2f} so far: {hours:.1f} h at ${entry['price_per_hour']:.2f} an hour"
+        return f"{time_said} so far; the price is not known (RunPod's API tells it, with RUNPOD_API_KEY set)"
+    return f"${hours * entry['price_per_hour']:.2f} so far: {time_said} at ${entry['price_per_hour']:.2f} an hour"
 
 
 def advise_lost(entry):

@@ -1,7 +1,6 @@
 """`moola pod run`: look, send, set up, start; each step may be repeated, and the watchdog is there before the work."""
 
 import json
-import shutil
 from pathlib import Path
 
 from moola_lib.errors import UserError
@@ -209,8 +208,7 @@ def _start(root, connection, entry, job, facts, wishes, say):
 
 
 def _send(connection, facts, source, names, destination, say):
-    has_rsync = facts.has_rsync and bool(shutil.which("rsync"))
-    return insist(lambda: sync.send_files(connection, source, names, destination, has_rsync=has_rsync), say=say)
+    return insist(lambda: sync.send_files(connection, source, names, destination, has_rsync=facts.has_rsync), say=say)
 
 
 def _write(connection, path, content, say):

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from moola_lib.errors import UserError
+from moola_lib.runs.pods import sync
 
 LEAST_PYTHON, LEAST_TORCH = (3, 11), (2, 6)
 LEAST_FREE_GB = 5.0
@@ -106,7 +107,7 @@ def probe(connection, python=None):
         python_version=best[1],
         torch_version=best[2],
         n_gpus=int(best[3]),
-        has_rsync=bool(found.get("rsync")) and not answer.noise,
+        has_rsync=bool(found.get("rsync")) and not answer.noise and sync.has_rsync_here(),
         pod_id=found.get("pod_id") or None,
         noise=answer.noise,
     )

@@ -1,6 +1,7 @@
 """Files to a pod and back: rsync, or tar over ssh where it is missing; a copy counts once its SHA-256 agrees."""
 
 import contextlib
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,6 +16,17 @@ RSYNC_TIMEOUT = 30  # seconds without a byte; without it the far end lingers aft
 RSYNC_LOST = (10, 12, 20, 30, 35, 255)
 N_ROUNDS = 3
 NO_SPACE = "No space left on device"
+# Messages are read, so they come in one language; and tar on a Mac adds no files of its own.
+ENVIRONMENT = {**os.environ, "LC_ALL": "C", "COPYFILE_DISABLE": "1"}
+IN_ENGLISH = ["env", "LC_ALL=C"]
+
+
+def has_rsync_here():
+    """Tell whether this machine has rsync 3; a Mac comes with another program of that name."""
+    with contextlib.suppress(OSError):
+        said = subprocess.run(["rsync", "--version"], capture_output=True, text=True).stdout
+        return said.startswith("rsync  version 3")
+    return False
 
 
 def list_code(root):
@@ -121,7 +133,7 @@ def _check_room(folder, manifest):
 def _differing(connection, manifest, destination):
     """Return the names whose file on the pod is missing or another."""
     lines = "".join(f"{digest}  {name}\n" for name, (_, digest) in manifest.items())
-    script = 'cd "$1" && exec sha256sum --check --quiet - 2>/dev/null'
+    script = 'cd "$1" && LC_ALL=C sha256sum --check --quiet - 2>/dev/null'
     answer = connection.run(["sh", "-c", script, "sh", destination], send=lines)
     ends = ": FAILED", ": FAILED open or read"
     failed = {line.removesuffix(end) for line in answer.stdout.splitlines() for end in ends if line.endswith(end)}
@@ -135,7 +147,7 @@ def _rsync(connection, sources, destination, names, *, is_by_content):
     words = ["rsync", "-lt", "--partial-dir=.rsync-partial", f"--timeout={RSYNC_TIMEOUT}", "--from0", "--files-from=-"]
     words += ["--checksum"] if is_by_content else []
     words += ["-e", connection.remote_shell, *sources, destination]
-    done = subprocess.run(words, input="\0".join(names).encode(), capture_output=True)
+    done = subprocess.run(words, input="\0".join(names).encode(), capture_output=True, env=ENVIRONMENT)
     stderr = done.stderr.decode(errors="replace")
     if NO_SPACE in stderr:
         raise UserError(f"no space is left for {destination}")
@@ -149,11 +161,13 @@ def _rsync(connection, sources, destination, names, *, is_by_content):
 
 def _send_tar(connection, root, names, destination):
     packing = subprocess.Popen(
-        ["tar", "-C", root, "--null", "-T", "-", "-cf", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+        ["tar", "-C", root, "--null", "-T", "-", "-cf", "-"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT,
+    )  # fmt: skip
     unpacking = connection.open(
-        ["tar", "-C", destination, "-xf", "-"], stdin=packing.stdout, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+        [*IN_ENGLISH, "tar", "-C", destination, "-xf", "-"],
+        stdin=packing.stdout, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
     packing.stdout.close()
     _feed(packing, names)
     stderr = unpacking.communicate()[1].decode(errors="replace")
@@ -163,15 +177,14 @@ def _send_tar(connection, root, names, destination):
 
 def _fetch_tar(connection, source, names, folder):
     packing = connection.open(
-        ["tar", "-C", source, "--null", "-T", "-", "-cf", "-"],
+        [*IN_ENGLISH, "tar", "-C", source, "--null", "-T", "-", "-cf", "-"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     _feed(packing, names)
     while (line := packing.stdout.readline()) and line != f"{MARK}\n".encode():
         pass  # what the pod's start-up files print
-    with subprocess.Popen(
-        ["tar", "-C", folder, "-xf", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as unpacking:
+    words = ["tar", "-C", folder, "-xf", "-"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) as unpacking:
         with contextlib.suppress(BrokenPipeError):  # it says why it ended
             shutil.copyfileobj(packing.stdout, unpacking.stdin)
         said = unpacking.communicate()[1].decode(errors="replace")

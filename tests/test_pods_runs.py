@@ -131,6 +131,15 @@ def test_a_mistake_in_a_parameter_is_said_before_anything_is_sent(home, pod, cap
     assert not list(pod.volume.iterdir())
 
 
+def test_a_parameter_that_holds_a_key_is_not_sent(home, pod, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MY_TOKEN", "very-secret-word")
+    (tmp_path / "very-secret-word.csv").touch()
+    assert send(pod, "3", "-p", "bars", str(tmp_path / "very-secret-word.csv")) == 2
+    err = capsys.readouterr().err
+    assert "holds a key or password" in err and "very-secret-word" not in err
+    assert not list(pod.volume.iterdir())
+
+
 def test_of_two_runs_at_once_the_second_is_told_to_try_later(home, pod, capsys):
     assert send(pod, "3", "--run-id", "first", "--detach", "-p", "n_epochs", "50", "-p", "seconds", "0.1") == 0
     assert send(pod, "3", "--run-id", "second", "--detach") == 75

@@ -7,6 +7,7 @@ from moola_lib.errors import UserError
 from moola_lib.files import fingerprint
 from moola_lib.runs import record as records
 from moola_lib.runs.disk import say_bytes
+from moola_lib.runs.leaks import refuse_secret_parameters
 from moola_lib.runs.parameters_check import load_model, path_fields
 from moola_lib.runs.pods import api, ledger, states, sync
 from moola_lib.runs.pods.environment import set_up
@@ -58,7 +59,8 @@ def launch(root, target, plan, pairs, models, wishes, *, say=print):
     Raises
     ------
     UserError
-        The pod is not fit, or does not answer; what was sent stays there.
+        The pod is not fit, or does not answer (what was sent stays there); the run
+        is here already, or a parameter holds a key.
     PodInUse
         Another run has it.
     """
@@ -67,6 +69,7 @@ def launch(root, target, plan, pairs, models, wishes, *, say=print):
         raise UserError(f"run {run_id!r} is here already; choose another --run-id")
     if any(each["run_id"] == run_id and each["is_started"] for each in ledger.read_entries(root)):
         raise UserError(f"run {run_id!r} was sent to a pod already; continue it with --resume, or choose another name")
+    refuse_secret_parameters(plan.resolved)  # they would stand in files and process lists of the pod
     paths = name_paths(plan, models)
     data = sorted({path for value in paths.values() for path in _listed(value)})
     entry = {
@@ -118,7 +121,7 @@ def relaunch(root, entry, target, wishes, *, say=print):
     Raises
     ------
     UserError
-        As `launch`; or the run is not there, or has ended well.
+        As `launch`; or the run is not there.
     """
     entry = entry | find_pod(target, wishes, say) | {"fetched_at": None, "started_at": records.utc_now()}
     connection, facts = _look(root, entry, wishes, 0.0, say)

@@ -132,11 +132,11 @@ class Connection:
         """Return ssh's failure as an error: exit code 255 stands for every one of them."""
         where = f"{self.host}:{self.port}"
         if "HOST IDENTIFICATION HAS CHANGED" in stderr or "Host key verification failed" in stderr:
+            forget = shlex.join(["ssh-keygen", "-f", str(self.known_hosts), "-R", self.alias])
             return UserError(
                 f"{where} shows another host key than before, so nothing was sent: the pod was created anew or "
                 "restarted (a new key each time), its address now belongs to another pod, or somebody stands in "
-                f"between; if RunPod's console says that it is yours, forget the old key with `ssh-keygen -f "
-                f"{self.known_hosts} -R {self.alias}` and try again"
+                f"between; if RunPod's console says that it is yours, forget the old key with `{forget}` and try again"
             )
         if "Permission denied" in stderr or "Too many authentication failures" in stderr:
             key = f"the key {self.identity}" if self.identity else "your ssh keys"

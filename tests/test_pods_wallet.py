@@ -193,6 +193,7 @@ def test_an_abandoned_pod_stops_though_nothing_was_started(rented, home, runpod,
 
     monkeypatch.setattr(launch, "_start", vanish)
     assert send(rented, "3", "--run-id", "never") == 130
+    assert main(["pod", "attach", "never"]) == 2
     wait_until_stopped(runpod)
 
 

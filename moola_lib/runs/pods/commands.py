@@ -100,7 +100,7 @@ def _run(root, arguments, models):
 
 
 def _attach(root, arguments, models):
-    return _follow(root, _entry(root, arguments))
+    return _follow(root, _started(root, arguments))
 
 
 def _follow(root, entry):
@@ -132,14 +132,14 @@ def _status(root, arguments, models):
 def _logs(root, arguments, models):
     from moola_lib.runs.pods.following import print_log
 
-    print_log(root, _entry(root, arguments), say=_say)
+    print_log(root, _started(root, arguments), say=_say)
     return 0
 
 
 def _fetch(root, arguments, models):
     from moola_lib.runs.pods.fetch import fetch
 
-    fetch(root, _entry(root, arguments), say=_say)
+    fetch(root, _started(root, arguments), say=_say)
     return 0
 
 
@@ -171,6 +171,14 @@ def _entry(root, arguments):
     if at and not at.host:
         raise UserError("--at takes HOST:PORT")
     find_again(entry, at)
+    return entry
+
+
+def _started(root, arguments):
+    """Return the entry of a run that has begun on its pod."""
+    entry = _entry(root, arguments)
+    if not entry["is_started"]:
+        raise UserError(f"run {entry['run_id']!r} was never started on its pod; send it again with `moola pod run`")
     return entry
 
 

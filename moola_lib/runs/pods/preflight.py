@@ -14,9 +14,9 @@ IMAGES = "an image as runpod/pytorch:…-cu1281-torch280-ubuntu2404 has both"
 # a login over SSH does not.
 PROBE = r"""
 given=$1
-id=$(tr '\0' '\n' < /proc/1/environ 2>/dev/null | sed -n 's/^RUNPOD_POD_ID=//p')
-echo "pod_id=${RUNPOD_POD_ID:-$id}"
-base=${MOOLA_POD_FOLDER:-}
+of_container() { tr '\0' '\n' < /proc/1/environ 2>/dev/null | sed -n "s/^$1=//p"; }
+echo "pod_id=${RUNPOD_POD_ID:-$(of_container RUNPOD_POD_ID)}"
+base=${MOOLA_POD_FOLDER:-$(of_container MOOLA_POD_FOLDER)}
 if [ -z "$base" ]; then
   if [ -d /workspace ] && [ -w /workspace ]; then base=/workspace/moola; else base=$HOME/moola; fi
 fi
@@ -61,6 +61,8 @@ class Facts:
     pod_id : str or None
     noise : str
         What its start-up files print.
+    n_gpus_listed : int
+        By the driver.
     """
 
     base: str
@@ -72,6 +74,7 @@ class Facts:
     has_rsync: bool
     pod_id: str | None
     noise: str
+    n_gpus_listed: int = 0
 
 
 def probe(connection, python=None):
@@ -110,6 +113,7 @@ def probe(connection, python=None):
         has_rsync=bool(found.get("rsync")) and not answer.noise and sync.has_rsync_here(),
         pod_id=found.get("pod_id") or None,
         noise=answer.noise,
+        n_gpus_listed=int(found.get("gpus") or 0),
     )
 
 
@@ -135,9 +139,10 @@ def check_facts(facts, wants_gpu, least_free_gb=LEAST_FREE_GB):
             f"the pod's torch is {facts.torch_version} and {_dotted(LEAST_TORCH)} is the oldest that works; {IMAGES}"
         )
     if wants_gpu and not facts.n_gpus:
+        why = "its driver does not fit that torch" if facts.n_gpus_listed else "a restarted pod may have none left"
         raise UserError(
-            f"torch sees no GPU on the pod, which {', '.join(wants_gpu)} would use (a restarted pod may have none, "
-            "a driver may be too old); start another, or give -p device cpu"
+            f"torch sees no GPU on the pod, which {', '.join(wants_gpu)} would use ({why}); start another pod, or give "
+            "-p device cpu"
         )
     if facts.free_gb < least_free_gb:
         raise UserError(f"{facts.base} on the pod has {facts.free_gb:.2f} GB free and a run wants {least_free_gb:.2f}")

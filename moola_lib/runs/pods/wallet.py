@@ -45,9 +45,10 @@ def stop(root, entry, *, at=None, is_deleting=False, say=print):
         if not entry["fetched_at"]:
             fetch(root, entry, say=say)
     except UserError as error:
-        if is_deleting and not entry["fetched_at"]:
-            raise UserError(f"nothing is deleted, for the results are not here: {error}") from error
-        say(f"not fetched: {error}; the results stay on the pod's volume")
+        if not entry["fetched_at"]:
+            if is_deleting:
+                raise UserError(f"nothing is deleted, for the results are not here: {error}") from error
+            say(f"not fetched: {error}; the results stay on the pod's volume")
     if is_deleting:
         refuse_unfetched(root, entry["pod_id"], entry)
         api.delete_pod(entry["pod_id"])
@@ -155,7 +156,9 @@ def _judge(root, pod, entry):
         state = read_status(root, entry, say=lambda text: None, patience=0)["state"]
     except UserError as error:
         is_silent = isinstance(error, ConnectionLost)
-        return f"{name}: {'it does not answer' if is_silent else error}", bool(entry["fetched_at"])
+        return f"{name}: {'it does not answer' if is_silent else error}", bool(
+            entry["fetched_at"] and not entry["is_kept"]
+        )
     if state in (states.RUNNING, states.PREPARING):
         return f"{name} is {state}", False
     where = "is here" if entry["fetched_at"] else "is still on the pod's volume"

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import threading
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -224,3 +225,28 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setattr(launch, "LEAST_FREE_GB", 0.01)
     monkeypatch.setattr(ssh, "PATIENCE_SECONDS", 60.0)
     return root
+
+
+@pytest.fixture
+def runpod():
+    """RunPod's API on this machine, with the keys of the account and of the pod."""
+    import runpod_api
+    import sshd
+
+    account = runpod_api.FakeRunPod({runpod_api.OWN_KEY, sshd.KEY})
+    with runpod_api.serve(account) as account.url:
+        yield account
+
+
+@pytest.fixture
+def rented(runpod, home, tmp_path, monkeypatch):
+    """A pod that RunPod's API knows, and stops."""
+    import sshd
+
+    sshd.require()
+    pod = sshd.LocalPod(tmp_path / "pod", api_url=runpod.url).start()
+    runpod.add(sshd.POD_ID, port=pod.port)
+    runpod.on_stop = lambda pod_id: threading.Timer(0.2, pod.kill).start()
+    monkeypatch.setenv("RUNPOD_API_URL", runpod.url)
+    yield pod
+    pod.kill()

@@ -5,6 +5,8 @@ import http.server
 import json
 import threading
 
+OWN_KEY = "rpa_" + "KLMNOPQRST9876543210" * 2  # of the account; the shape of RunPod's
+
 
 class FakeRunPod:
     """The API of one account.

@@ -119,6 +119,14 @@ def test_a_run_that_does_not_listen_is_killed(folder):
     assert wait_for(folder, states.ENDED)["exit_code"] == 128 + signal.SIGKILL
 
 
+def test_a_run_that_cannot_be_started_says_so_and_is_over(folder):
+    write_job(folder, python="/no/such/python")
+    assert start(folder).returncode == 0
+    assert wait_for(folder, states.ENDED)["exit_code"] == 1
+    assert "could not be started" in (folder / "log").read_text()
+    assert start(folder).returncode == 0, "and the pod is free again"
+
+
 def test_the_run_does_not_see_the_pods_key_and_is_told_where_it_is(folder, monkeypatch):
     monkeypatch.setattr(states, "pod_environment", lambda: {"RUNPOD_API_KEY": "x", "RUNPOD_POD_ID": "y", "PATH": "z"})
     environment = supervisor.run_environment(states.read_job(folder))
@@ -209,6 +217,8 @@ def test_the_work_of_a_run_is_that_of_all_its_processes_and_they_end_together():
         watchdog.kill_tree(run)
         process.wait(10)
         assert children and watchdog.cpu_seconds(run) == 0.0
-        assert not any(describe_process(int(child))["start"] for child in children)
+        while any(describe_process(int(child))["start"] for child in children):
+            assert time.monotonic() < deadline + 30
+            time.sleep(0.05)
     finally:
         process.kill()

@@ -50,6 +50,13 @@ def test_the_watchdog_waits_for_the_results_to_be_fetched_but_not_for_ever(watch
     assert decisions(watchdog, ENDED, 1, 15, 17) == [None, None, "the run has ended"]
 
 
+def test_a_run_whose_files_are_gone_is_lost_to_the_watchdog_and_the_pod_stops(watchdog):
+    assert watchdog.look() == PREPARING
+    (watchdog.folder / "job.json").unlink()
+    assert watchdog.look() == LOST
+    assert decisions(watchdog, LOST, 1, 17)[1] == "the run has died"
+
+
 def test_a_fetch_that_has_begun_is_waited_for_longer(watchdog):
     (watchdog.folder / "fetching").touch()
     assert decisions(watchdog, ENDED, 1, 30, 60, 62) == [None, None, None, "the run has ended"]
@@ -113,6 +120,12 @@ def test_a_pod_that_cannot_stop_says_why_without_its_key(runpod):
 def test_a_pod_stops_itself_once_its_results_are_home(rented, home, runpod):
     assert send(rented, "3", "--run-id", "done") == 0
     wait_until_stopped(runpod)
+    while rented.is_up():
+        time.sleep(0.05)
+    rented.start()
+    assert main(["pod", "status", "done"]) == 0
+    time.sleep(1)
+    assert rented.is_up(), "who has started it again has a reason"
     assert runpod.calls[-1] == f"POST /v1/pods/{sshd.POD_ID}/stop"
     assert (home / "reports/done/run.json").exists()
 

@@ -18,11 +18,11 @@ def main(verb, folder, *more):
         lock.close()
         return watchdog.arm(folder)
     if verb == "watch":
-        return 0 if watchdog.is_watching(folder) else watchdog.arm(folder)
+        return 0 if watchdog.is_watching(Path(folder)) else watchdog.arm(folder)
     if verb == "start":
         return supervisor.start(folder)
     if verb == "status":
-        notes = watchdog.read_notes(folder) | {"is_watching": watchdog.is_watching(folder)}
+        notes = watchdog.read_notes(folder) | {"is_watching": watchdog.is_watching(Path(folder))}
         print(json.dumps(states.settle_state(folder) | {"watchdog": notes}))
         return 0
     if verb == "follow":

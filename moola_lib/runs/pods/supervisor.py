@@ -41,7 +41,11 @@ def start(folder):
         return 0
     detach()
     try:
-        supervise(folder, job, lock, is_begun=lambda: os.close(writing))
+        supervise(folder, job, lock, begun=writing)
+    except Exception as error:  # nobody else will ever say it
+        with contextlib.suppress(OSError), open(folder / "log", "a", encoding="utf-8") as log:
+            log.write(f"the run could not be started: {error}\n")
+        states.write_state(folder, {"state": states.ENDED, "exit_code": 1, "ended_at": time.time()})
     finally:
         os._exit(0)
 
@@ -54,7 +58,7 @@ def detach():
         os.dup2(nothing, number)
 
 
-def supervise(folder, job, lock, is_begun=lambda: None):
+def supervise(folder, job, lock, begun):
     """Run the job's command to its end; what happened is in `state.json`.
 
     Parameters
@@ -64,8 +68,8 @@ def supervise(folder, job, lock, is_begun=lambda: None):
         `run_id`, `project`, `python`, `arguments`, `heartbeat_seconds`, ….
     lock : file
         Handed on: the pod is taken as long as the run lives.
-    is_begun : callable
-        Called once the state says that it runs.
+    begun : int
+        End of a pipe, closed once the state says that it runs.
     """
     with contextlib.suppress(OSError):
         (folder / states.BALLAST).write_bytes(b"\1" * states.BALLAST_BYTES)
@@ -82,8 +86,9 @@ def supervise(folder, job, lock, is_begun=lambda: None):
     n_heard = 0
     while True:
         states.write_state(folder, state | {"heartbeat_at": time.time()})
-        is_begun()
-        is_begun = _nothing
+        if begun is not None:
+            os.close(begun)
+            begun = None
         with contextlib.suppress(subprocess.TimeoutExpired):
             run.wait(job["heartbeat_seconds"])
         if run.poll() is not None:
@@ -154,7 +159,3 @@ def follow(folder, offset):
         if is_over or os.getppid() != parent:
             return 0
         time.sleep(0.5)
-
-
-def _nothing():
-    pass

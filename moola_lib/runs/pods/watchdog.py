@@ -27,6 +27,7 @@ def arm(folder):
     process = read_notes(folder).get("process")
     if process and is_alive(process):
         os.kill(process["pid"], 9)
+    (folder / "stop").unlink(missing_ok=True)  # of the time before a restart
     states.lock_path().with_suffix(".run").write_text(states.read_job(folder)["run_id"])
     if os.fork():
         return 0
@@ -38,7 +39,12 @@ def arm(folder):
 
 
 def is_watching(folder):
-    """Tell whether this run's watchdog lives, or a later run's is in charge; a pod that was restarted has neither."""
+    """Tell whether this run's watchdog lives, or a later run's is in charge; a pod that was restarted has neither.
+
+    A run that was fetched needs none: who has started its pod again has a reason.
+    """
+    if (folder / "fetched").exists():
+        return True
     if states.newest_run() not in ("", states.read_job(folder)["run_id"]):
         return True
     process = read_notes(folder).get("process")
@@ -76,10 +82,10 @@ class Watchdog:
 
     def watch(self):
         """Look until the pod is stopped, or was prepared for another run, which has a watchdog of its own."""
-        while states.newest_run() == self.job["run_id"]:
+        while self.is_in_charge():
             self.write_notes()
             time.sleep(self.job["poll_seconds"])
-            state = states.settle_state(self.folder)["state"]
+            state = self.look()
             reason = self.decide(state, time.monotonic())
             if reason is None:
                 continue
@@ -89,10 +95,21 @@ class Watchdog:
                     kill_tree(states.read_state(self.folder).get("run"))
                 if reason.startswith("idle"):
                     continue  # its results may be fetched first
-            if states.newest_run() != self.job["run_id"]:
+            if not self.is_in_charge():
                 return
             self.write_notes(stopping=reason, error=stop_pod(self.environment))
             time.sleep(self.job["retry_seconds"])  # it ends here, where the pod stops
+
+    def is_in_charge(self):
+        """Tell whether the pod was not prepared for another run since."""
+        return states.newest_run() in ("", self.job["run_id"])
+
+    def look(self):
+        """Return the run's state; one that cannot be read is lost, for the pod must stop all the same."""
+        try:
+            return states.settle_state(self.folder)["state"]
+        except (OSError, ValueError, KeyError):
+            return states.LOST
 
     def decide(self, state, now):
         """Return why the pod is to be stopped now, or None."""

@@ -281,3 +281,21 @@ def test_an_address_that_does_not_answer_is_said_soon(home, monkeypatch, capsys)
     words = ["pod", "run", f"127.0.0.1:{sshd.free_port()}", "3"]
     assert main(words, models=MODELS) == 2
     assert "does not answer" in capsys.readouterr().err and time.monotonic() - began < 60
+
+
+@pytest.mark.slow
+def test_a_run_is_sent_started_once_and_fetched_over_a_line_that_keeps_breaking(home, pod, proxy, tmp_path, capfd):
+    def cut_often():
+        for _ in range(12):
+            time.sleep(0.8)
+            proxy.cut()
+
+    bars = tmp_path / "bars.bin"
+    bars.write_bytes(b"x" * MEGABYTE)
+    thread = threading.Thread(target=cut_often)
+    thread.start()
+    code = send(pod, "3", "--run-id", "rough", "-p", "bars", str(bars), "-p", "n_epochs", "30", port=proxy.port)
+    thread.join()
+    assert code == 0 and proxy.n_cut >= 2
+    assert (pod.volume / "runs/rough/log").read_text().count("goes on after epoch") == 1
+    assert read_json(home / "data/artifacts/rough/03_third/checkpoint.json")["letters"] == MEGABYTE

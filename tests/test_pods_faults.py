@@ -78,7 +78,7 @@ def test_a_log_followed_over_a_line_that_breaks_has_no_gap_and_nothing_twice(hom
 
 @pytest.mark.slow
 def test_a_pod_that_stays_silent_is_given_up_on_and_the_run_goes_on(home, pod, proxy, capsys, monkeypatch):
-    options = ["-p", "n_epochs", "80", "-p", "seconds", "0.1"]
+    options = ["-p", "n_epochs", "500", "-p", "seconds", "0.1"]
     assert send(pod, "3", "--run-id", "quiet", "--detach", *options, port=proxy.port) == 0
     monkeypatch.setattr(ssh, "PATIENCE_SECONDS", 1.0)
     proxy.is_down = True

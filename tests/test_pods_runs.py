@@ -103,7 +103,7 @@ def test_a_failed_run_comes_home_with_its_exit_code(home, pod):
 
 
 def test_a_detached_run_is_seen_followed_and_fetched_later(home, pod, capfd):
-    assert send(pod, "3", "--run-id", "later", "--detach", "-p", "n_epochs", "20", "-p", "seconds", "0.05") == 0
+    assert send(pod, "3", "--run-id", "later", "--detach", "-p", "n_epochs", "50", "-p", "seconds", "0.2") == 0
     assert main(["pod", "fetch", "later"]) == 2
     assert "goes on" in capfd.readouterr().err
     assert main(["pod", "status"]) == 0
@@ -112,9 +112,9 @@ def test_a_detached_run_is_seen_followed_and_fetched_later(home, pod, capfd):
     assert main(["pod", "attach", "later"]) == 0
     out = capfd.readouterr().out
     lines = [line for line in out.splitlines() if line.startswith("line ")]
-    assert [int(line.split()[1]) for line in lines] == list(range(1, 21))
+    assert [int(line.split()[1]) for line in lines] == list(range(1, 51))
     assert main(["pod", "logs", pod.address]) == 0
-    assert capfd.readouterr().out.count("line 0") == 20
+    assert capfd.readouterr().out.count("line 0") == 50
     assert (home / "reports/later/run.json").exists()
 
 
@@ -141,7 +141,7 @@ def test_a_parameter_that_holds_a_key_is_not_sent(home, pod, tmp_path, monkeypat
 
 
 def test_of_two_runs_at_once_the_second_is_told_to_try_later(home, pod, capsys):
-    assert send(pod, "3", "--run-id", "first", "--detach", "-p", "n_epochs", "50", "-p", "seconds", "0.1") == 0
+    assert send(pod, "3", "--run-id", "first", "--detach", "-p", "n_epochs", "500", "-p", "seconds", "0.1") == 0
     assert send(pod, "3", "--run-id", "second", "--detach") == 75
     assert "run first has this pod" in capsys.readouterr().err
     assert main(["pod", "status", "first"]) == 0
@@ -150,7 +150,7 @@ def test_of_two_runs_at_once_the_second_is_told_to_try_later(home, pod, capsys):
 
 @pytest.mark.slow
 def test_a_killed_pod_loses_the_run_and_its_restart_resumes_from_the_checkpoint(home, pod, capfd):
-    long = ["-p", "n_epochs", "40", "-p", "seconds", "0.05"]
+    long = ["-p", "n_epochs", "40", "-p", "seconds", "0.2"]
     assert send(pod, "3", "--run-id", "cut", "--detach", *long) == 0
     saved = pod.volume / "runs/cut/project/data/artifacts/cut/03_third/checkpoint.json"
     wait_until(lambda: saved.exists() and read_json(saved)["epoch"] >= 5)
@@ -170,7 +170,7 @@ def test_a_killed_pod_loses_the_run_and_its_restart_resumes_from_the_checkpoint(
 
 @pytest.mark.slow
 def test_a_killed_run_is_reported_lost_while_the_pod_lives(home, pod, capfd):
-    assert send(pod, "3", "--run-id", "shot", "--detach", "-p", "n_epochs", "50", "-p", "seconds", "0.1") == 0
+    assert send(pod, "3", "--run-id", "shot", "--detach", "-p", "n_epochs", "500", "-p", "seconds", "0.1") == 0
     state = read_json(pod.volume / "runs/shot/state.json")
     kill = "kill -9 {} {}".format(state["supervisor"]["pid"], state["run"]["pid"])
     pod.shell(kill)
@@ -182,7 +182,7 @@ def test_a_killed_run_is_reported_lost_while_the_pod_lives(home, pod, capfd):
 
 @pytest.mark.slow
 def test_a_supervisor_that_is_killed_takes_nothing_along(home, pod, capfd):
-    assert send(pod, "3", "--run-id", "alone", "--detach", "-p", "n_epochs", "20", "-p", "seconds", "0.1") == 0
+    assert send(pod, "3", "--run-id", "alone", "--detach", "-p", "n_epochs", "40", "-p", "seconds", "0.2") == 0
     pod.shell("kill -9 {}".format(read_json(pod.volume / "runs/alone/state.json")["supervisor"]["pid"]))
     assert main(["pod", "attach", "alone"]) == 0
     assert read_json(home / "reports/alone/run.json")["status"] == "finished"

@@ -30,16 +30,22 @@ def has_rsync_here():
 
 
 def list_code(root):
-    """Return the names of the files that a run needs, below `root`: what git has or would take, without tests."""
-    words = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(words, capture_output=True, text=True)
-    if listed.returncode == 0 and (root / ".git").exists():
-        names = [name for name in listed.stdout.split("\0") if name]
+    """Return the names of the files that a run needs, below `root`: what git has or would take, without tests.
+
+    Nothing hidden goes along: a run needs none of it, and `.env` files hold keys.
+    """
+    if (root / ".git").exists() and shutil.which("git"):
+        words = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        names = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split("\0")
     else:
         paths = [path for name in SENT_WITHOUT_GIT for path in [root / name, *(root / name).rglob("*")]]
         names = [path.relative_to(root).as_posix() for path in paths if "__pycache__" not in path.parts]
-    names = [name for name in names if name.split("/")[0] not in NOT_SENT and (root / name).is_file()]
-    return sorted(set(names))
+    return sorted(name for name in set(names) if _is_sent(name) and (root / name).is_file())
+
+
+def _is_sent(name):
+    parts = name.split("/")
+    return parts[0] not in NOT_SENT and not any(part.startswith(".") for part in parts)
 
 
 def send_files(connection, root, names, destination, *, has_rsync):

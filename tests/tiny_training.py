@@ -58,10 +58,10 @@ def assert_equal_weights(one, two):
 class Announced(Reconstruction):
     """Says each step, and takes its time, so that a signal lands in the middle of something."""
 
-    def losses(self, model, places, noise):
+    def losses(self, model, places, epoch):
         print("step", flush=True)
         time.sleep(0.02)
-        return super().losses(model, places, noise)
+        return super().losses(model, places, epoch)
 
 
 if __name__ == "__main__":

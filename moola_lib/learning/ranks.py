@@ -53,7 +53,7 @@ def sum_over_ranks(values):
 
 def is_any_rank(flag, device="cpu"):
     """Tell whether the flag is up on any rank: what one process alone knows becomes what all of them do."""
-    return bool(sum_over_ranks(torch.tensor(int(flag), device=device)))
+    return bool(flag) if n_ranks() == 1 else bool(sum_over_ranks(torch.tensor(float(bool(flag)), device=device)))
 
 
 def average_gradients(model):

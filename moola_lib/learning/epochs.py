@@ -10,7 +10,7 @@ import torch
 from moola_lib.errors import UserError
 from moola_lib.learning.checkpoints import hold_interrupts, read_weights, restore_training, training_state
 from moola_lib.learning.device import explain_out_of_memory
-from moola_lib.learning.ranks import is_any_rank, rank
+from moola_lib.learning.ranks import is_any_rank, rank, wait_for_ranks
 
 FRESH_EPOCH = {"batch": 0, "total": 0.0, "n_seen": 0}  # what is counted while an epoch runs
 
@@ -141,6 +141,7 @@ def train_epochs(
                 if is_writer and (is_due or is_stopping):
                     checkpoints.save_latest(state())
                 if is_stopping:
+                    wait_for_ranks()  # torchrun ends the others as soon as one is gone, and rank 0 may still write
                     raise KeyboardInterrupt
             row = {
                 "epoch": epoch + 1,

@@ -146,11 +146,12 @@ def _report(row):
 
 
 def _tell(kind, content):
-    print(json.dumps({kind: plain(content)}), flush=True)
+    sys.stdout.write(json.dumps({kind: plain(content)}) + "\n")  # at once: ranks share the pipe
+    sys.stdout.flush()
 
 
 def _end_when_alone():
-    """Interrupt this process once nobody is left who would: torchrun has died, or the launcher at the pipe's end."""
+    """Interrupt this process, as Ctrl-C would, once torchrun has died or the launcher has closed the pipe or died."""
     parent, launcher = os.getppid(), select.poll()
     if IS_LAUNCHED in os.environ:
         launcher.register(sys.stdin.fileno(), 0)  # a hang-up is always told; what is written is rank 0's

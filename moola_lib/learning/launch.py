@@ -11,7 +11,7 @@ from pathlib import Path
 import moola_lib
 from moola_lib.errors import UserError
 from moola_lib.learning.checkpoints import read_weights
-from moola_lib.learning.job import GO_ON, IS_LAUNCHED, NAME, SECONDS_TO_END, save_job
+from moola_lib.learning.job import GO_ON, IS_LAUNCHED, SECONDS_TO_END, save_job
 from moola_lib.learning.pretrain import pretrain
 from moola_lib.learning.ranks import check_gpus
 
@@ -99,7 +99,7 @@ def _follow(n_ranks, folder, log, on_epoch):
 
 
 def _start(n_ranks, folder, stream):
-    """Start torchrun: in a session of its own, so that one interrupt of ours is not two of its."""
+    """Start torchrun in a session of its own: Ctrl-C is ours, and reaches the ranks once, by the pipe."""
     path = os.pathsep.join([str(Path(moola_lib.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n_ranks}"]
     return subprocess.Popen(
@@ -132,15 +132,13 @@ def _answer(process, word):
 
 
 def _end(process):
-    """Interrupt what still runs, which saves its step, and wait; kill it where it does not end."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(SECONDS_TO_END)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    """Close the pipe, at which ranks that still run save their step and end; kill torchrun where they do not."""
     process.stdin.close()
+    try:
+        process.wait(SECONDS_TO_END)
+    except subprocess.TimeoutExpired:
+        process.kill()  # its ranks notice, and end
+        process.wait()
     process.stdout.close()
 
 
@@ -149,11 +147,11 @@ def _explain(n_ranks, folder, log):
     failures = [(int(number), int(code)) for number, code in FAILURE.findall(log)]
     killed = [(number, signal.Signals(-code).name) for number, code in failures if code < 0 and code != -signal.SIGTERM]
     if killed:
-        what = f"rank {killed[0][0]} was ended by {killed[0][1]} (for want of memory, perhaps)"
+        what = f"rank {killed[0][0]} was ended by {killed[0][1]}"
     elif failures:
         what = f"rank {failures[0][0]} failed"
     else:
-        what = "they did not start, or did not end well"
+        what = "they did not start, or torchrun was ended"
     return (
         f"pre-training on {n_ranks} ranks broke off: {what}; checkpoints are kept in {folder}: resume the run, "
         f"with any n_ranks, or look into {folder / LOG}"

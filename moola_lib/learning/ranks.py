@@ -53,7 +53,15 @@ def sum_over_ranks(values):
 
 def is_any_rank(flag, device="cpu"):
     """Tell whether the flag is up on any rank: what one process alone knows becomes what all of them do."""
-    return bool(flag) if n_ranks() == 1 else bool(sum_over_ranks(torch.tensor(float(bool(flag)), device=device)))
+    if not _is_joined():
+        return bool(flag)
+    return bool(sum_over_ranks(torch.tensor(int(bool(flag)), device=device)))
+
+
+def wait_for_ranks():
+    """Return once all ranks have come here."""
+    if _is_joined():
+        distributed.barrier()
 
 
 def average_gradients(model):
@@ -91,6 +99,7 @@ def join_ranks(device_type):
     distributed.init_process_group("nccl" if device_type == "cuda" else "gloo")
     try:
         yield device
+        wait_for_ranks()  # gloo aborts a rank that is left by another while it takes its connections down
     finally:
         distributed.destroy_process_group()
 

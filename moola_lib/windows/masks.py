@@ -20,7 +20,7 @@ def single_mask(noise, ratio):
     Tensor (batch, time), bool. Every window has at least one hidden bar.
     """
     # the smallest draw is always hidden: a window without hidden bars has no loss
-    return noise < torch.maximum(noise.amin(dim=1, keepdim=True) + 1e-7, noise.new_tensor(ratio))
+    return noise < (noise.amin(dim=1, keepdim=True) + 1e-7).clamp(min=ratio)
 
 
 def span_mask(noise, ratio, mean_bars=10):

@@ -170,7 +170,7 @@ def pretrain(
 
     return train_epochs(
         model,
-        _build_optimizer(model, settings),
+        build_optimizer(model, settings),
         settings,
         open_epoch,
         lambda: objective.validate(model, validation_places),
@@ -184,7 +184,7 @@ def pretrain(
     )
 
 
-def _build_optimizer(model, settings):
+def build_optimizer(model, settings):
     """Return AdamW over the parameters that follow the schedule, and over log σ with a rate of its own."""
     learners = [parameter for name, parameter in model.named_parameters() if name != "log_sigma"]
     groups = [{"params": learners}]

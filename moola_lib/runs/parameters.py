@@ -124,7 +124,7 @@ class Pretraining(NotebookParameters, Compute):
     """03: does the encoder learn more than interpolation would give?"""
 
     n_ranks: int = Field(
-        1, ge=1, le=64, description="processes that share every batch (torchrun), one GPU each; 1: in the notebook's own"
+        1, ge=1, le=64, description="processes that share every batch, one GPU each (torchrun); 1: the notebook's"
     )
     hidden_size: int = Field(64, ge=4, le=1024, description="LSTM units per direction")
     n_layers: int = Field(2, ge=1, le=8, description="LSTM layers")

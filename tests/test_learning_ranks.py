@@ -18,7 +18,7 @@ from tiny_training import SETTINGS, TRAIN, VALIDATION, assert_equal_weights, noi
 
 import moola_lib
 from moola_lib.errors import UserError
-from moola_lib.learning import launch, ranks
+from moola_lib.learning import epochs, launch, ranks
 from moola_lib.learning.checkpoints import Checkpoints, read_weights
 from moola_lib.learning.job import main, save_job
 from moola_lib.learning.launch import pretrain_on_ranks
@@ -103,6 +103,15 @@ def test_shares_are_a_batch_in_parts(monkeypatch, n):
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
+def test_dropout_starts_each_step_from_the_seed_the_step_and_the_rank(monkeypatch):
+    seeds = set()
+    for k in range(3):
+        monkeypatch.setattr(epochs, "rank", lambda k=k: k)
+        seeds |= {epochs._step_seed(seed, step) for seed in range(3) for step in range(50)}
+        assert epochs._step_seed(1, 7) == epochs._step_seed(1, 7)
+    assert len(seeds) == 3 * 3 * 50
+
+
 def test_a_loss_that_is_not_finite_is_the_same_sentence_on_every_rank(found):
     sentences = {found[key]["a loss that is not finite"]["error"] for key in ("alone", 0, 1)}
     assert len(sentences) == 1 and "became" in sentences.pop()
@@ -142,6 +151,12 @@ def test_one_rank_begins_two_go_on_and_one_ends_it(tmp_path):
     assert seen == [1, 2, 3, 4]
     kept = {path.name for path in (tmp_path / "parts").iterdir()}
     assert all(name.startswith("checkpoint_") for name in kept)  # neither job nor log is left behind
+
+
+def test_one_rank_clears_away_what_several_left(tmp_path):
+    save_job(Checkpoints(tmp_path), tiny_model(), noise_gather(), TRAIN, VALIDATION, SETTINGS)
+    train(1, tmp_path)
+    assert all(path.name.startswith("checkpoint_") for path in tmp_path.iterdir())
 
 
 def with_weights(folder):
@@ -211,10 +226,9 @@ def test_a_killed_rank_ends_the_run_soon_and_it_is_resumed_to_the_same_numbers(t
         train(2, tmp_path / "lost", settings, on_epoch=kill)
     assert time.monotonic() - killed_at[0] < 60
     assert_all_gone(below)
-    for n_ranks, folder in ((2, tmp_path / "lost"),):
-        model, history = train(n_ranks, folder, settings, seed=99, resume=True)
-        close(history, wanted)
-        assert_equal_weights(model, with_weights(folder))
+    model, history = train(2, tmp_path / "lost", settings, seed=99, resume=True)
+    close(history, wanted)
+    assert_equal_weights(model, with_weights(tmp_path / "lost"))
 
 
 @pytest.mark.slow

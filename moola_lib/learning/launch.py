@@ -11,7 +11,7 @@ from pathlib import Path
 import moola_lib
 from moola_lib.errors import UserError
 from moola_lib.learning.checkpoints import read_weights
-from moola_lib.learning.job import GO_ON, IS_LAUNCHED, SECONDS_TO_END, save_job
+from moola_lib.learning.job import GO_ON, IS_LAUNCHED, NAME, SECONDS_TO_END, save_job
 from moola_lib.learning.pretrain import pretrain
 from moola_lib.learning.ranks import check_gpus
 
@@ -61,13 +61,16 @@ def pretrain_on_ranks(
         The ranks were interrupted as well, and saved their step.
     """
     options = {"objective": objective, "checkpoints": checkpoints, "resume": resume, "on_epoch": on_epoch}
+    job, log = checkpoints.folder / NAME, checkpoints.folder / LOG
     if n_ranks == 1:
-        return pretrain(model, gather, train_places, validation_places, settings, **options)
+        history = pretrain(model, gather, train_places, validation_places, settings, **options)
+        job.unlink(missing_ok=True)  # of several ranks that were interrupted
+        log.unlink(missing_ok=True)
+        return history
     if gather.device.type == "cuda":
         check_gpus(n_ranks)
     checkpoints.to_resume(resume)
-    job = save_job(checkpoints, model, gather, train_places, validation_places, settings, objective=objective)
-    log = checkpoints.folder / LOG
+    save_job(checkpoints, model, gather, train_places, validation_places, settings, objective=objective)
     history = _follow(n_ranks, checkpoints.folder, log, on_epoch)
     model.load_state_dict(read_weights(checkpoints.best, model))
     job.unlink()

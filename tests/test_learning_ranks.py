@@ -13,15 +13,16 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from tiny_ranks import CASES, QUICK, run_cases
+from tiny_ranks import CASES, QUICK, classified, run_cases
 from tiny_training import SETTINGS, TRAIN, VALIDATION, assert_equal_weights, noise_gather, tiny_model, without_clock
 
 import moola_lib
 from moola_lib.errors import UserError
 from moola_lib.learning import epochs, launch, ranks
 from moola_lib.learning.checkpoints import Checkpoints, read_weights
-from moola_lib.learning.job import main, save_job
+from moola_lib.learning.job import load_job, main, save_job
 from moola_lib.learning.launch import pretrain_on_ranks
+from moola_lib.learning.objectives import Reconstruction
 from moola_lib.learning.pretrain import pretrain
 from moola_lib.models.weights import load_tensors
 from moola_lib.windows.samplers import epoch_batches
@@ -124,6 +125,26 @@ def test_an_interrupt_of_one_rank_ends_all_and_what_it_saved_is_gone_on_with(fou
     model = tiny_model(seed=99, dropout=0.0)
     history = pretrain(model, noise_gather(), TRAIN, VALIDATION, QUICK, checkpoints=checkpoints, resume=True)
     close(without_clock(history), found["alone"]["batches of 8, 8 and 4"]["history"])
+
+
+@pytest.mark.parametrize("with_position", [False, True])
+@pytest.mark.parametrize("is_classification", [False, True])
+def test_a_job_holds_all_that_a_training_starts_from(tmp_path, is_classification, with_position):
+    settings = replace(QUICK, epoch_stride=2, mask="span")
+    gather = noise_gather(with_position=with_position)
+    model = tiny_model(n_features=gather.n_features)
+    objective = Reconstruction(gather, TRAIN, settings)
+    if is_classification:
+        model, objective = classified(gather, settings)
+    checkpoints = Checkpoints(tmp_path, top_k=3)
+    save_job(checkpoints, model, gather, TRAIN, VALIDATION, settings, objective=objective)
+    (again, *arguments), options = load_job(tmp_path, torch.device("cpu"))
+    assert_equal_weights(model, again)
+    assert arguments[-1] == settings and options["checkpoints"].top_k == 3
+    found = pretrain(again, *arguments, **options)
+    wanted = pretrain(model, gather, TRAIN, VALIDATION, settings, objective=objective)
+    assert without_clock(found) == without_clock(wanted)
+    assert_equal_weights(model, again)
 
 
 def train(n_ranks, folder, settings=SETTINGS, **options):

@@ -42,7 +42,7 @@ def classified(gather, settings):
     columns = {task: rng.integers(-1, len(names), 2000) for task, names in PRETEXT_TASKS.items()}
     targets = pd.DataFrame(columns).replace(-1, -100).astype(np.int8)
     torch.manual_seed(1)
-    model = build_model("multitask_pretrainer", n_features=11, hidden_size=4, dropout=0.0)
+    model = build_model("multitask_pretrainer", n_features=gather.n_features, hidden_size=4, dropout=0.0)
     return model, BarClassification(gather, targets, settings)
 
 
@@ -124,6 +124,7 @@ CASES = {
         replace(QUICK, batch_size=2, windows_per_epoch=8), gather_blind_from(1000), HALF_BLIND
     ),
     "a strided epoch": lambda _: reconstruct(replace(QUICK, epoch_stride=3, batch_size=4)),
+    "gradient checkpointing": lambda _: reconstruct(replace(QUICK, gradient_checkpointing=True, seed=4)),
     "classification": classify,
     "windows watched": watch,
     "no patience": lambda _: reconstruct(

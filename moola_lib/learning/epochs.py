@@ -117,7 +117,7 @@ def train_epochs(
         for epoch in range(len(history), settings.n_epochs):
             if patience_epochs is not None and _has_stalled([row[validation] for row in history], patience_epochs):
                 break
-            began = time.perf_counter()
+            began, n_seen_before = time.perf_counter(), running["n_seen"]  # before an interruption
             losses = open_epoch(epoch)
             model.train()
             for batch in range(running["batch"], n_batches):
@@ -150,7 +150,7 @@ def train_epochs(
                 validation: validate(),
                 f"start_{loss_name}": start,
                 "learning_rate": optimizer.param_groups[0]["lr"],
-                "windows_per_second": running["n_seen"] / (time.perf_counter() - began),
+                "windows_per_second": (running["n_seen"] - n_seen_before) / (time.perf_counter() - began),
             }
             row |= figures(epoch, row[validation]) if figures is not None else {}
             history.append(row)

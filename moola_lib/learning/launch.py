@@ -45,7 +45,10 @@ def pretrain_on_ranks(
     n_ranks : int
         On a GPU, each takes one; `settings.batch_size` is that of all together.
     checkpoints : Checkpoints
-    model, gather, train_places, validation_places, settings, objective, resume, on_epoch
+        In whose folder the ranks find their job, and leave their log if they fail.
+    objective : Reconstruction or BarClassification, optional
+        Made anew by each rank: of the former, from these arguments.
+    model, gather, train_places, validation_places, settings, resume, on_epoch
         As in `pretrain`.
 
     Returns

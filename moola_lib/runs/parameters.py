@@ -137,7 +137,7 @@ class Pretraining(NotebookParameters, Compute):
         1, ge=1, le=105, description="each epoch takes one window in so many, from an offset drawn for it"
     )
     n_epochs: int = Field(24, ge=1, le=1000, description="epochs of the masked autoencoder")
-    batch_size: int = Field(16, ge=1, le=65_536, description="windows per step")
+    batch_size: int = Field(16, ge=1, le=65_536, description="windows per step, of all ranks together")
     learning_rate: Rate = Field(4e-3, description="peak rate, after warm-up")
     final_learning_rate: Rate = Field(1e-4, description="rate of the last step")
     warmup_frac: Fraction = Field(0.25, description="share of steps with a rising rate")

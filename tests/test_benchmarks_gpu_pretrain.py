@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.gpu_pretrain import NOT_MEASURED, SCALES, Problem, judge, main, training_step
+from benchmarks.gpu_pretrain import NOT_MEASURED, SCALES, WORKS, Problem, judge, main, training_step
 from moola_lib.learning.objectives import Reconstruction
 from moola_lib.learning.pretrain import pretrain
 
@@ -64,3 +64,13 @@ def test_the_step_that_is_captured_is_the_librarys_step():
     pretrain(model, problem.gather, problem.train[:32], problem.validation[:1], settings, objective=objective)
     for name, value in stepped.state_dict().items():
         torch.testing.assert_close(value, model.state_dict()[name], atol=1e-6, rtol=1e-4, msg=name)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_on_a_gpu_every_work_runs_and_every_goal_is_judged(tmp_path):
+    main(["--scale", "tiny", "--json", str(tmp_path / "rows.json")])
+    found = json.loads((tmp_path / "rows.json").read_text())
+    assert {row["work"] for row in found["speed"]} == set(WORKS)
+    assert all(row["peak memory (GiB)"] > 0 for row in found["speed"])
+    assert all(row["verdict"] in ("PASS", "FAIL") for row in found["goals"])

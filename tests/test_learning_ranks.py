@@ -174,6 +174,19 @@ def test_one_rank_begins_two_go_on_and_one_ends_it(tmp_path):
     assert all(name.startswith("checkpoint_") for name in kept)  # neither job nor log is left behind
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="two GPUs are needed")
+def test_two_gpus_have_the_losses_of_one(tmp_path):
+    def train_on_gpus(n_ranks):
+        model = tiny_model(dropout=0.0).cuda()
+        gather = noise_gather(device="cuda")
+        checkpoints = Checkpoints(tmp_path / str(n_ranks))
+        return pretrain_on_ranks(n_ranks, model, gather, TRAIN, VALIDATION, QUICK, checkpoints=checkpoints)
+
+    for row, other in zip(train_on_gpus(1), train_on_gpus(2), strict=True):
+        assert row["train_huber"] == pytest.approx(other["train_huber"], rel=1e-4)
+
+
 def test_one_rank_clears_away_what_several_left(tmp_path):
     save_job(Checkpoints(tmp_path), tiny_model(), noise_gather(), TRAIN, VALIDATION, SETTINGS)
     train(1, tmp_path)

@@ -36,8 +36,8 @@ class Scale:
         Smallest to largest.
     n_steps : int
         Timed of each work.
-    learning_sessions, learning_size, learning_dropout, n_epochs
-        Of the compared trainings.
+    learning_sessions, learning_size, learning_dropout, learning_rate, n_epochs
+        Of the compared trainings; the rate is that of the smallest batch.
     """
 
     n_sessions: int
@@ -48,13 +48,14 @@ class Scale:
     learning_sessions: int
     learning_size: int
     learning_dropout: float
+    learning_rate: float
     n_epochs: int
 
 
 SCALES = {
-    "full": Scale(1305, 128, 0.65, (64, 256, 1024), 200, 1305, 128, 0.65, 3),  # 1.8 million bars
-    "small": Scale(25, 128, 0.65, (64, 1024), 2, 25, 32, 0.2, 6),
-    "tiny": Scale(2, 4, 0.2, (16, 64), 2, 2, 4, 0.2, 1),
+    "full": Scale(1305, 128, 0.65, (64, 256, 1024), 200, 1305, 128, 0.65, 1e-3, 3),  # 1.8 million bars
+    "small": Scale(25, 128, 0.65, (64, 256, 1024), 2, 25, 16, 0.0, 4e-3, 16),
+    "tiny": Scale(2, 4, 0.2, (16, 64), 2, 2, 4, 0.2, 4e-3, 1),
 }
 
 
@@ -257,15 +258,16 @@ def measure_learning(scale, device):
     from moola_lib.learning.pretrain import pretrain
 
     problem = Problem(scale.learning_sessions, scale.learning_size, scale.learning_dropout, device)
-    smallest, largest = scale.batch_sizes[0], scale.batch_sizes[-1]
-    all_windows = replace(problem.settings, n_epochs=scale.n_epochs, batch_size=smallest)
-    factor = (largest / smallest) ** 0.5  # You et al. 2019, arXiv:1901.08256; the warm-up is a share of the epochs
-    rates = {"learning_rate": 1e-3 * factor, "final_learning_rate": 1e-4 * factor}
+    smallest, *larger = scale.batch_sizes
+    rates = {"learning_rate": scale.learning_rate, "final_learning_rate": scale.learning_rate / 10}
+    all_windows = replace(problem.settings, n_epochs=scale.n_epochs, batch_size=smallest, **rates)
     ways = {
         "every window": all_windows,
         f"one window in {STRIDE}, random offsets": replace(all_windows, epoch_stride=STRIDE),
-        f"batch {largest:,}, √-scaled rate": replace(all_windows, batch_size=largest, **rates),
     }
+    for batch_size in larger:  # You et al. 2019, arXiv:1901.08256; the warm-up is a share of the epochs already
+        scaled = {name: rate * (batch_size / smallest) ** 0.5 for name, rate in rates.items()}
+        ways[f"batch {batch_size:,}, √-scaled rate"] = replace(all_windows, batch_size=batch_size, **scaled)
     rows = []
     for name, settings in ways.items():
         print(f"training: {name}", file=sys.stderr, flush=True)

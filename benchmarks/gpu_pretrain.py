@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from benchmarks.runner import meets
 
 SEED = 17
-NOTES_SECONDS = 87  # an epoch of every window, as the notes quote it of an RTX 4090
+NOTES_SECONDS, NOTES_WINDOWS = 87, 1_800_000  # an epoch, as the notes quote it of an RTX 4090
 STRIDE = 8
 N_WARM_UP = 3
 NOT_MEASURED = "not measured: no CUDA device"
@@ -77,7 +77,6 @@ class Problem:
         places, _ = window_places(table.starts, len(table), stride=1)
         n_train = int(0.85 * len(places))
         self.train, self.validation = places[:n_train], places[n_train + 105 :: 26]
-        self.n_windows = len(places)
         self.shape = {"hidden_size": hidden_size, "n_layers": 2, "dropout": dropout}
         self.settings = PretrainSettings(
             mask="span", patience_epochs=1000, seed=SEED, n_threads=torch.get_num_threads()
@@ -246,7 +245,7 @@ def measure_speed(scale, device):
                     torch.cuda.reset_peak_memory_stats()
                 pace = work(problem, batch_size, precision, scale.n_steps)
                 row = {"work": name, "batch": batch_size, "precision": precision, "windows/s": pace}
-                row["epoch of all windows (s)"] = problem.n_windows / pace
+                row["epoch of 1.8 million windows (s)"] = NOTES_WINDOWS / pace
                 if problem.device.type == "cuda":
                     row["peak memory (GiB)"] = torch.cuda.max_memory_allocated() / 2**30
                 rows.append(row)
@@ -297,7 +296,7 @@ def judge(speed, learning, scale, has_gpu):
         graph = pace.get(("ours, captured", smallest, "fp32"))
         ratio = graph / pace["ours", smallest, "fp32"] if graph else None
         goals.append((f"captured over eager windows/s, batch {smallest}", ratio, "≥ 1.3", True))
-        fastest = min(row["epoch of all windows (s)"] for row in speed if row["work"].startswith("ours"))
+        fastest = min(row["epoch of 1.8 million windows (s)"] for row in speed if row["work"].startswith("ours"))
         goals.append((f"the notes' {NOTES_SECONDS} s an epoch over ours", NOTES_SECONDS / fastest, "≥ 5", True))
     for row in learning[1:]:
         excess = row["best"] / learning[0]["best"] - 1

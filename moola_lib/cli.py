@@ -80,6 +80,10 @@ def _run_command(arguments, models):
         return _models(arguments)
     if arguments.command == "compare":
         return _compare(arguments)
+    if arguments.command == "sweep":
+        from moola_lib.runs.sweeps.command import sweep
+
+        return sweep(arguments, models)
     if arguments.command == "export":
         return _export(arguments)
     if arguments.command == "gc":

@@ -3,6 +3,7 @@
 import argparse
 
 from moola_lib import __version__
+from moola_lib.runs.sweeps import command as sweeps
 
 DESCRIPTION = "Find expansions in one-minute bars: bars in, notebooks run, models kept and used."
 PROFILES = ("quick", "research", "runpod")
@@ -164,6 +165,8 @@ def build_parser():
     models = commands.add_parser("models", help="list the named models, or say where one came from")
     models.add_argument("name", nargs="?", metavar="NAME", help="one model, with its figures and gates")
     models.add_argument("--why", action="store_true", help="its ancestry, down to the raw file")
+
+    sweeps.add_arguments(commands)
 
     commands.add_parser("index", help="rebuild reports/index.html")
 

@@ -10,7 +10,9 @@ def add_arguments(commands):
     sweep = commands.add_parser("sweep", help="run a notebook over a grid of parameters and seeds, or search")
     sweep.add_argument("file", metavar="FILE", help="for example params/sweeps/balance.yaml; the same again goes on")
     sweep.add_argument("--scheduler", metavar="ADDRESS", help="tcp://HOST:PORT of a Dask scheduler (default: here)")
-    sweep.add_argument("--workers", type=_count, metavar="N", help="processes here (default one per GPU, else per core)")
+    sweep.add_argument(
+        "--workers", type=_count, metavar="N", help="processes here (default one a GPU, else one a core)"
+    )
     sweep.add_argument("--max-runs", type=_count, metavar="N", help="begin at most N runs now")
     sweep.add_argument("--max-hours", type=_hours, metavar="H", help="stop after H hours, as Ctrl-C does")
     sweep.add_argument("--trials", type=_count, metavar="N", help="arms of a search, over all its starts")
@@ -21,9 +23,8 @@ def sweep(arguments, models=None):
     """Do what is left of a sweep; return the exit code: 0, 1 where runs have failed, 130 interrupted."""
     from moola_lib.runs.project import find_root
     from moola_lib.runs.sweeps.description import read_sweep
-    from moola_lib.runs.sweeps.execute import run_sweep
-
     from moola_lib.runs.sweeps.display import SweepDisplay
+    from moola_lib.runs.sweeps.execute import run_sweep
 
     if models is None:
         from moola_lib.runs.parameters import PARAMETERS as models

@@ -121,9 +121,7 @@ def read_sweep(path, models, root):
     name = path.name.removesuffix(".yaml")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name):
         raise UserError(f"{path} names a sweep {name!r}; use letters, digits, '.', '_' and '-' and end it in .yaml")
-    return Sweep(
-        name, str(path), stem, profile, fixed, grid, search, n_trials, seeds, metric, is_higher_better, lines
-    )
+    return Sweep(name, str(path), stem, profile, fixed, grid, search, n_trials, seeds, metric, is_higher_better, lines)
 
 
 def _find_lines(path):

@@ -8,7 +8,7 @@ from moola_lib.runs.index import build_index
 from moola_lib.runs.notebook import format_seconds
 from moola_lib.runs.record import read_run
 from moola_lib.runs.sweeps.ledger import FAILED, FINISHED, INTERRUPTED, N_TRIES, RUNNING, WAITING
-from moola_lib.runs.sweeps.results import say_arm
+from moola_lib.runs.sweeps.results import count_statuses, say_arm
 from moola_lib.runs.terminal import open_console, say_count
 
 SECONDS_BETWEEN_PAGES = 10.0  # of the report and of the index
@@ -143,11 +143,3 @@ class SweepDisplay:
 
     def _print(self, text, style=None):
         self.console.print(text, style=style, markup=False, soft_wrap=True)
-
-
-def count_statuses(state):
-    """Return how many runs of a sweep have each status."""
-    counts = dict.fromkeys((WAITING, RUNNING, FINISHED, FAILED, INTERRUPTED), 0)
-    for entry in state["runs"].values():
-        counts[entry["status"]] += 1
-    return counts

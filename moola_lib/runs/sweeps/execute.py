@@ -9,7 +9,7 @@ from moola_lib.errors import UserError
 from moola_lib.files import lock_folder
 from moola_lib.runs.sweeps import worker
 from moola_lib.runs.sweeps.cluster import join_cluster, list_workers, open_cluster
-from moola_lib.runs.sweeps.ledger import FAILED, FINISHED, N_TRIES, WAITING, Ledger
+from moola_lib.runs.sweeps.ledger import FINISHED, N_TRIES, WAITING, Ledger
 from moola_lib.runs.sweeps.plan import grid_points, plan_runs, sweep_folder
 
 STOP_FILE = ".stop"

@@ -79,7 +79,7 @@ class Ledger:
         self.save()
 
     def end(self, run_id, result):
-        """Enter how a run ended, from `worker.execute_run`; return its status: waiting where it is to be tried again."""
+        """Enter how a run ended, from `worker.execute_run`; return its status, waiting where it is tried again."""
         entry = self.state["runs"][run_id]
         entry |= {"worker": result["worker"], "seconds": result["seconds"], "reason": result["reason"]}
         entry["n_lost"] += result["found"] == "lost"

@@ -2,8 +2,7 @@
 
 from moola_lib.runs.comparing import FINE_TUNING, read_scores
 from moola_lib.runs.record import notebook_record
-
-RESULTS = "results.csv"
+from moola_lib.runs.sweeps.ledger import FAILED, FINISHED, INTERRUPTED, RUNNING, WAITING
 
 
 def read_figures(root, run_id, stem):
@@ -32,7 +31,7 @@ def collect_results(root, state):
     ----------
     root : Path
     state : dict
-        From `read_state`.
+        See `ledger.Ledger`.
 
     Returns
     -------
@@ -46,7 +45,7 @@ def collect_results(root, state):
 
     rows, names = [], {}
     for run_id, entry in state["runs"].items():
-        figures = read_figures(root, run_id, state["notebook"]) if entry["status"] == "finished" else {}
+        figures = read_figures(root, run_id, state["notebook"]) if entry["status"] == FINISHED else {}
         names |= dict.fromkeys(figures)
         value, low, high = figures.get(state["metric"], (None, None, None))
         told = {name: entry[name] for name in ("seconds", "n_tries", "n_lost", "reason")}
@@ -73,3 +72,11 @@ def say_value(value):
     if isinstance(value, float):
         return float(f"{value:.6g}")
     return value if isinstance(value, (int, str)) else str(value)
+
+
+def count_statuses(state):
+    """Return how many runs of a sweep have each status."""
+    counts = dict.fromkeys((FINISHED, FAILED, INTERRUPTED, RUNNING, WAITING), 0)
+    for entry in state["runs"].values():
+        counts[entry["status"]] += 1
+    return counts

@@ -106,7 +106,9 @@ def finish(root, run_id, stem, **others):
 
 def test_a_sweep_keeps_the_runs_it_was_first_built_on(root):
     source = (root / "notebooks" / f"{STEM}.ipynb").read_text()
-    (root / "notebooks" / "02_next.ipynb").write_text(source.replace("import os", f"run.upstream('{STEM}')\\nimport os"))
+    (root / "notebooks" / "02_next.ipynb").write_text(
+        source.replace("import os", f"run.upstream('{STEM}')\\nimport os")
+    )
     path = root / "try.yaml"
     path.write_text("notebook: 2\nmetric: {name: a, direction: minimize}\n")
     models = MODELS | {"02_next": MODELS[STEM]}

@@ -4,6 +4,8 @@ from moola_lib.runs.comparing import FINE_TUNING, read_scores
 from moola_lib.runs.record import notebook_record
 from moola_lib.runs.sweeps.ledger import FAILED, FINISHED, INTERRUPTED, RUNNING, WAITING
 
+FACTS = ("seconds", "n_tries", "n_lost", "reason")
+
 
 def read_figures(root, run_id, stem):
     """Return a run's figures by name: of its gates, and of `scores.parquet` where it has one.
@@ -48,14 +50,14 @@ def collect_results(root, state):
         figures = read_figures(root, run_id, state["notebook"]) if entry["status"] == FINISHED else {}
         names |= dict.fromkeys(figures)
         value, low, high = figures.get(state["metric"], (None, None, None))
-        told = {name: entry[name] for name in ("seconds", "n_tries", "n_lost", "reason")}
         rows.append(
             {"run_id": run_id, "arm": say_arm(entry["arm"])}
             | {name: say_value(entry["arm"].get(name)) for name in state["varied"]}
             | {"seed": entry["seed"], "status": entry["status"], "value": value, "low": low, "high": high}
-            | told
+            | {name: entry[name] for name in FACTS}
         )
-    table = pd.DataFrame(rows).astype({"value": float, "low": float, "high": float})
+    columns = ["run_id", "arm", *state["varied"], "seed", "status", "value", "low", "high", *FACTS]
+    table = pd.DataFrame(rows, columns=columns).astype({"value": float, "low": float, "high": float, "seconds": float})
     table.attrs["figures"] = list(names)
     return table
 

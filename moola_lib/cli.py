@@ -267,8 +267,9 @@ def _features(arguments):
     options = _given(arguments, "feature_set", "zigzag", "k", "extra", "max_gap_minutes")
     splitting = _given(arguments, "fractions", "dates", "embargo_bars")
     if not Path(arguments.source).is_dir():
-        if arguments.workers is not None:
-            raise UserError("--workers goes with a folder of bar files")
+        for name in ("workers", "scheduler"):
+            if getattr(arguments, name) is not None:
+                raise UserError(f"--{name} goes with a folder of bar files")
         from moola_lib.runs import tables
 
         folder = arguments.folder
@@ -286,7 +287,7 @@ def _features(arguments):
 
     broken = tables_by_month.write_tables(
         arguments.source, arguments.folder, reading=reading, options=options, n_workers=arguments.workers,
-        overwrite=arguments.overwrite, on_instrument=print,
+        scheduler=arguments.scheduler, overwrite=arguments.overwrite, on_instrument=print,
     )  # fmt: skip
     n_instruments = len(tables_by_month.read_manifest(Path(arguments.folder))["instruments"])
     summary = f"{say_count(n_instruments, 'instrument')} in {arguments.folder}"

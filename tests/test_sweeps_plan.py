@@ -87,7 +87,9 @@ def test_a_sweep_says_what_it_is_ranked_by(root):
     path = root / "try.yaml"
     for metric in ("", "metric: hits", "metric: {name: hits, direction: up}"):
         path.write_text(f"notebook: 1\n{metric}\n")
-        with pytest.raises(UserError, match="a sweep needs `metric: {name: FIGURE, direction: maximize or minimize}`"):
+        with pytest.raises(
+            UserError, match=r"a sweep needs `metric: \{name: FIGURE, direction: maximize or minimize\}`"
+        ):
             read_sweep(path, MODELS, root)
     path.write_text("metric: {name: a, direction: minimize}\n")
     with pytest.raises(UserError, match="does not name its notebook"):

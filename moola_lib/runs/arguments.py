@@ -137,6 +137,7 @@ def build_parser():
         help="replace a table that is there; of a folder, remove what has no bars",
     )
     features.add_argument("--workers", type=int, metavar="N", help="processes for a folder (default one per core)")
+    features.add_argument("--scheduler", metavar="ADDRESS", help="for a folder: tcp://HOST:PORT of a Dask scheduler")
     features.add_argument("--verify", metavar="DIR", help="check the table in DIR; exit 3 if a check fails")
     features.add_argument("--bars", metavar="FILE", help="with --verify: the bars it was made from")
 

@@ -61,15 +61,15 @@ def open_cluster(n_workers=None, *, n_losses=3, uses_gpu=True):
 
 
 @contextlib.contextmanager
-def join_cluster(address, root):
-    """Connect to a scheduler that is running; yield a client whose workers can do a project's runs.
+def join_cluster(address, folder):
+    """Connect to a scheduler that is running; yield a client whose workers can do a project's work.
 
     Parameters
     ----------
     address : str
         `tcp://HOST:PORT`.
-    root : Path
-        Every worker must see this folder under the same path.
+    folder : Path
+        Every worker must see it under the same path.
 
     Raises
     ------
@@ -92,13 +92,19 @@ def join_cluster(address, root):
             raise UserError(
                 f"the scheduler at {address} has no worker; start one with `dask worker {address} --nthreads 1`"
             ) from error
-        _check_workers(client, root)
+        _check_workers(client, folder)
         yield client
 
 
 def list_workers(client):
     """Return the workers of a client's cluster: address to facts."""
     return client.scheduler_info(n_workers=-1)["workers"]
+
+
+def find_dashboard(client):
+    """Return the address of a cluster's dashboard, or None where it has none."""
+    has_dashboard = "dashboard" in client.scheduler_info(n_workers=1).get("services", {})
+    return client.dashboard_link if has_dashboard else None
 
 
 def find_gpus():
@@ -126,13 +132,12 @@ def require(module, extra):
         ) from error
 
 
-def _check_workers(client, root):
-    """Refuse workers with several threads (a run sets its process's environment), or without the project's folder."""
+def _check_workers(client, folder):
+    """Refuse workers with several threads (a run sets its process's environment), or that do not see the folder."""
     for address, facts in list_workers(client).items():
         if facts["nthreads"] != 1:
             raise UserError(f"worker {address} has {facts['nthreads']} threads; start it with --nthreads 1")
-    token = root / "reports" / f".seen-{uuid.uuid4().hex}"
-    token.parent.mkdir(parents=True, exist_ok=True)
+    token = folder / f".seen-{uuid.uuid4().hex}"
     token.touch()
     try:
         seen = client.run(worker.see_file, str(token))
@@ -142,4 +147,4 @@ def _check_workers(client, root):
         token.unlink()
     blind = [address for address, is_seen in seen.items() if not is_seen]
     if blind:
-        raise UserError(f"worker {blind[0]} does not see {root}; share that folder with it under the same path")
+        raise UserError(f"worker {blind[0]} does not see {folder}; share that folder with it under the same path")

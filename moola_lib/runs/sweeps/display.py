@@ -67,7 +67,8 @@ class SweepDisplay:
             counts = count_statuses(state)
             done = f", {counts[FINISHED]} finished before" if counts[FINISHED] else ""
             self._print(f"{self._sweep.name}: {say_count(len(state['runs']), 'run')} of {self._sweep.stem}{done}")
-            self._print(f"dashboard: {state['dashboard']}")
+            if state["dashboard"]:
+                self._print(f"dashboard: {state['dashboard']}")
             self._told = {run_id: self._facts(entry) for run_id, entry in state["runs"].items()}
             self._write_pages(state)
         elif kind == "ended":

@@ -8,7 +8,7 @@ from collections import deque
 from moola_lib.errors import UserError
 from moola_lib.files import lock_folder
 from moola_lib.runs.sweeps import worker
-from moola_lib.runs.sweeps.cluster import join_cluster, list_workers, open_cluster
+from moola_lib.runs.sweeps.cluster import find_dashboard, join_cluster, list_workers, open_cluster
 from moola_lib.runs.sweeps.ledger import FINISHED, N_TRIES, WAITING, Ledger
 from moola_lib.runs.sweeps.plan import grid_points, plan_runs, sweep_folder
 
@@ -81,7 +81,7 @@ def run_sweep(
         if execution.has_work():
             uses_gpu = any(run.resolved.get("device", "cpu") != "cpu" for run in execution.waiting)
             cluster = (
-                join_cluster(scheduler, root)
+                join_cluster(scheduler, folder)
                 if scheduler
                 else open_cluster(n_workers, n_losses=N_TRIES, uses_gpu=uses_gpu or search is not None)
             )
@@ -148,7 +148,7 @@ class _Execution:
     def _work(self):
         """Keep every worker at one run; return why it ended."""
         self._count_workers()
-        self.on_event("opened", self.ledger.state | {"dashboard": self.client.dashboard_link})
+        self.on_event("opened", self.ledger.state | {"dashboard": find_dashboard(self.client)})
         while True:
             self._fill()
             if not self.flying and self._n_workers:

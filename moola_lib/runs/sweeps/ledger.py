@@ -4,7 +4,7 @@ from moola_lib.errors import UserError
 from moola_lib.files import read_json, write_json
 from moola_lib.runs.processes import describe_process
 from moola_lib.runs.project import reports_folder
-from moola_lib.runs.record import notebook_record, read_run, utc_now
+from moola_lib.runs.record import read_run, utc_now
 
 STATE = "sweep.json"
 N_TRIES = 3
@@ -30,7 +30,7 @@ class Ledger:
     """
 
     def __init__(self, sweep, root, folder):
-        self._stem, self._root, self._path = sweep.stem, root, folder / STATE
+        self._root, self._path = root, folder / STATE
         before = read_state(folder) or {}
         self._known = before.get("runs", {})
         self.state = {
@@ -63,9 +63,9 @@ class Ledger:
         entry |= {"arm": run.arm, "seed": run.seed, "status": WAITING}
         known = self._known.get(run.run_id, {})
         entry |= {name: known[name] for name in ("n_tries", "n_lost", "reason", "worker") if name in known}
-        if notebook_record(self._root, run.run_id, self._stem) is not None and _is_finished(self._root, run.run_id):
-            seconds = read_run(self._root, run.run_id)["seconds"]
-            entry |= {"status": FINISHED, "reason": "", "seconds": seconds}
+        record = _read_record(self._root, run.run_id)
+        if record is not None and record["status"] == FINISHED:
+            entry |= {"status": FINISHED, "reason": "", "seconds": record["seconds"]}
         elif is_retrying:
             entry |= {"n_tries": 0, "reason": ""}
         elif entry["n_tries"] >= N_TRIES:
@@ -136,7 +136,6 @@ def read_state(folder):
     return state
 
 
-def _is_finished(root, run_id):
-    """Tell whether a run's record says so."""
-    has_record = (reports_folder(root, run_id) / "run.json").exists()
-    return has_record and read_run(root, run_id)["status"] == FINISHED
+def _read_record(root, run_id):
+    """Return a run's record, or None where there is none."""
+    return read_run(root, run_id) if (reports_folder(root, run_id) / "run.json").exists() else None

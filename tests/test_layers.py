@@ -30,7 +30,8 @@ SCIENCE = {"market", "features", "labels", "windows", "models", "learning", "eva
 KNOWS_NO_SCIENCE = [
     "engine", "execution", "record", "html", "index", "project", "terminal", "parameters_check", "kernels", "saving",
     "processes", "signals", "opening", "leaks", "inputs", "status", "rerunning",
-    "upstream", "sweeps/description", "sweeps/plan", "sweeps/ledger", "sweeps/execute", "sweeps/worker", "sweeps/cluster",
+    "upstream",
+    "sweeps/description", "sweeps/plan", "sweeps/ledger", "sweeps/execute", "sweeps/worker", "sweeps/cluster",
 ]  # fmt: skip
 SOURCES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 

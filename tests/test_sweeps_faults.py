@@ -133,7 +133,7 @@ class Machines:
         return "machine"
 
     def end(self):
-        for process in [*self.workers, self._scheduler]:
+        for process in [process for process in [*self.workers, self._scheduler] if process.poll() is None]:
             for each in psutil.Process(process.pid).children(recursive=True):
                 with contextlib.suppress(psutil.Error):
                     each.kill()
@@ -206,6 +206,24 @@ def test_machines_killed_at_random_lose_no_run_and_double_none(root, network):
           f"{n_lost} runs taken up where they were lost")  # fmt: skip
     assert len(kinds) == N_KILLS and n_lost >= 1
     assert len(state["runs"]) == 30 and state["status"] == "finished"
+    assert_as_serial(root, run_serially(root, path))
+
+
+def test_a_killed_scheduler_is_said_and_another_one_goes_on(root):
+    path = write_sweep(root / "try.yaml", "parameters: {seconds: 3}\ngrid: {shift: [0, 1, 2, 3]}")
+    machines = Machines(root.parent, {})
+    try:
+        client = start_client(root, "--scheduler", machines.address)
+        wait_for(lambda: len(list((root / "data" / "artifacts").glob("*/*/metrics.jsonl"))) == N_WORKERS)
+        machines.end()
+        assert client.wait(60) == 2
+        log = (root.parent / "client.log").read_text()
+        assert "the scheduler is gone; start it again, and the same command goes on" in log and "Traceback" not in log
+        assert {entry["n_tries"] for entry in read_state(root)["runs"].values()} == {0}
+        machines = Machines(root.parent, {})
+        assert start_client(root, "--scheduler", machines.address).wait(120) == 0
+    finally:
+        machines.end()
     assert_as_serial(root, run_serially(root, path))
 
 

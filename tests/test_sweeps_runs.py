@@ -46,7 +46,8 @@ def test_a_sweep_does_every_run_once_and_a_wider_grid_only_the_new_ones(root, ca
     assert "dashboard: http://127.0.0.1" in said.out and "1 run left; run the same command again" in said.err
     table = read_table(root)
     assert sorted(table["status"]) == ["finished", "waiting"]
-    assert "try" in (root / "reports" / "index.html").read_text()
+    index = (root / "reports" / "index.html").read_text()
+    assert 'href="sweeps/try/index.html"' in index and table.loc[0, "run_id"] in index
     before = stamps(root)
     write_sweep(root / "try.yaml", "grid: {shift: [0, 1]}\nseeds: [1, 2]")
     assert sweep(root) == 0

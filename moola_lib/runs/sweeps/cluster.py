@@ -78,7 +78,8 @@ def join_cluster(address, folder):
         threads or does not see the folder.
     """
     distributed = require("distributed", "cluster")
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in ("distributed", "distributed.client"):  # a lost connection is said here, in a sentence
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         client = distributed.Client(address, timeout=SECONDS_TO_CONNECT, set_as_default=False)
     except (OSError, ValueError) as error:
@@ -97,8 +98,19 @@ def join_cluster(address, folder):
 
 
 def list_workers(client):
-    """Return the workers of a client's cluster: address to facts."""
-    return client.scheduler_info(n_workers=-1)["workers"]
+    """Return the facts of each worker of a client's cluster.
+
+    Raises
+    ------
+    UserError
+        The scheduler is gone.
+    """
+    try:
+        if client.status == "running":
+            return list(client.scheduler_info(n_workers=-1)["workers"].values())
+    except OSError:  # as Dask's own errors of a connection are
+        pass
+    raise UserError("the scheduler is gone; start it again, and the same command goes on")
 
 
 def find_dashboard(client):
@@ -134,9 +146,9 @@ def require(module, extra):
 
 def _check_workers(client, folder):
     """Refuse workers with several threads (a run sets its process's environment), or that do not see the folder."""
-    for address, facts in list_workers(client).items():
+    for facts in list_workers(client):
         if facts["nthreads"] != 1:
-            raise UserError(f"worker {address} has {facts['nthreads']} threads; start it with --nthreads 1")
+            raise UserError(f"worker {facts['name']} has {facts['nthreads']} threads; start it with --nthreads 1")
     token = folder / f".seen-{uuid.uuid4().hex}"
     token.touch()
     try:

@@ -65,8 +65,11 @@ class SweepDisplay:
         self._state = state
         if kind == "opened":
             counts = count_statuses(state)
+            what = say_count(len(state["runs"]), "run")
+            if self._sweep.search:
+                what = f"a search over {', '.join(self._sweep.search)}, {what} so far"
             done = f", {counts[FINISHED]} finished before" if counts[FINISHED] else ""
-            self._print(f"{self._sweep.name}: {say_count(len(state['runs']), 'run')} of {self._sweep.stem}{done}")
+            self._print(f"{self._sweep.name} of {self._sweep.stem}: {what}{done}")
             if state["dashboard"]:
                 self._print(f"dashboard: {state['dashboard']}")
             self._told = {run_id: self._facts(entry) for run_id, entry in state["runs"].items()}

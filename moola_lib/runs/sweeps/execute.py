@@ -5,7 +5,6 @@ import time
 import uuid
 from collections import deque
 
-from moola_lib.errors import UserError
 from moola_lib.files import lock_folder
 from moola_lib.runs.sweeps import worker
 from moola_lib.runs.sweeps.cluster import find_dashboard, join_cluster, list_workers, open_cluster
@@ -193,8 +192,10 @@ class _Execution:
             run, future = self.flying.pop(run_id)
             if future.status == "finished":
                 status = self.ledger.end(run_id, future.result())
-            else:
-                status = self.ledger.fail(run_id, **_describe_failure(future))
+            elif future.status == "error":
+                status = self.ledger.fail(run_id, **_describe_failure(future.exception()))
+            else:  # the scheduler was started again, or is gone: no fault of the run
+                status = self.ledger.put_back(run_id)
             if status == WAITING:
                 self.waiting.append(run)
             self._tell_search()
@@ -221,22 +222,17 @@ class _Execution:
         """Count the workers that can take a run: those with a GPU, where there are any."""
         if time.monotonic() - self._counted_at < SECONDS_BETWEEN_COUNTS:
             return
-        if self.client.status != "running":
-            raise UserError("the scheduler is gone; start it again, and the same command goes on")
-        workers = list_workers(self.client).values()
+        workers = list_workers(self.client)
         with_gpu = [facts for facts in workers if facts.get("resources", {}).get("GPU")]
         self._resources = {"GPU": 1} if with_gpu else {}
         self._n_workers = len(with_gpu or workers)
         self._counted_at = time.monotonic()
 
 
-def _describe_failure(future):
+def _describe_failure(error):
     """Return why a run came back without a result, and for how many tries that counts."""
     from distributed import KilledWorker
 
-    if future.status != "error":
-        return {"reason": f"the scheduler let go of it ({future.status})"}
-    error = future.exception()
     if isinstance(error, KilledWorker):
         n_lost = error.allowed_failures + 1
         return {"reason": f"{n_lost} workers died under it (killed, or out of memory)", "n_tries": N_TRIES}

@@ -98,6 +98,12 @@ class Ledger:
         self.save()
         return entry["status"]
 
+    def put_back(self, run_id):
+        """Enter that a run is to begin again, through no fault of its own; return its status."""
+        self.state["runs"][run_id]["status"] = WAITING
+        self.save()
+        return WAITING
+
     def interrupt(self, run_id, result=None):
         """Enter that a run was stopped from here; it counts as no try."""
         entry = self.state["runs"][run_id]

@@ -40,7 +40,7 @@ def main(argv=None, models=None):
         print(f"moola: {_one_line(error.filename or error)} may not be read; change its permissions", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        advice = "; run the same command again to go on" if arguments.command in ("import", "features") else ""
+        advice = "; run the same command again to go on" if arguments.command in ("import", "features", "sweep") else ""
         print(f"moola: interrupted{advice}", file=sys.stderr)
         return 130
 

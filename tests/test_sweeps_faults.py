@@ -70,6 +70,12 @@ def wait_for(condition, seconds=120):
         time.sleep(0.1)
 
 
+def processes_of(root):
+    """Return the processes that work in a project: client, workers, kernels."""
+    everybody = psutil.process_iter(["environ"])
+    return [each for each in everybody if (each.info["environ"] or {}).get("MOOLA_HOME") == str(root)]
+
+
 @pytest.fixture
 def network(request):
     """Names of network namespaces joined by a bridge, with their addresses; none where they cannot be made."""
@@ -251,9 +257,7 @@ def test_an_interrupt_ends_the_runs_and_the_same_command_goes_on(root, number):
     log = (root.parent / "client.log").read_text()
     assert "3 runs left; run the same command again to go on" in log
     assert sorted(record["status"] for record in list_runs(root)[0]) == ["interrupted"] * 2
-    assert not [
-        each for each in psutil.process_iter(["environ"]) if (each.info["environ"] or {}).get("MOOLA_HOME") == str(root)
-    ]
+    wait_for(lambda: not processes_of(root), 10)
     assert start_client(root, "--workers", "2").wait(120) == 0
     assert_as_serial(root, run_serially(root, path))
 

@@ -169,7 +169,7 @@ def test_only_as_many_runs_are_given_out_as_there_are_workers(root):
     execution._n_workers, execution._submit = 2, lambda run: Future()
     execution._fill()
     execution._fill()
-    assert len(execution.flying) == 2 and len(execution.waiting) == 2
+    assert len(execution.at_work) == 2 and len(execution.waiting) == 2
 
 
 def write_state(root, n_shifts=4, seeds=(1, 2, 3)):

@@ -95,7 +95,7 @@ class _Execution:
     def __init__(self, sweep, models, root, folder, search, on_event):
         self.sweep, self.models, self.root, self.search, self.on_event = sweep, models, root, search, on_event
         self.ledger, self.client = Ledger(sweep, root, folder), None
-        self.waiting, self.flying = deque(), {}
+        self.waiting, self.at_work = deque(), {}
         self._begun, self._most_runs, self._deadline = set(), float("inf"), float("inf")
         self._counted_at, self._n_workers, self._resources = float("-inf"), 0, {}
         self._stop = folder / STOP_FILE
@@ -129,9 +129,9 @@ class _Execution:
             status = self._work() if self.client is not None else FINISHED
         except KeyboardInterrupt:
             with contextlib.suppress(KeyboardInterrupt):  # a second one does not wait
-                self._end_flying()
+                self._end_all()
         finally:
-            for run_id in self.flying:
+            for run_id in self.at_work:
                 self.ledger.interrupt(run_id)
             self.ledger.close(status)
 
@@ -150,10 +150,10 @@ class _Execution:
         self.on_event("opened", self.ledger.state | {"dashboard": find_dashboard(self.client)})
         while True:
             self._fill()
-            if not self.flying and self._n_workers:
+            if not self.at_work and self._n_workers:
                 return BOUNDED if self.has_work() else FINISHED
             if time.monotonic() > self._deadline:
-                self._end_flying()
+                self._end_all()
                 return BOUNDED
             time.sleep(SECONDS_BETWEEN_LOOKS)
             self._land_ended()
@@ -162,10 +162,10 @@ class _Execution:
 
     def _fill(self):
         """Give each idle worker a run. No more: the queue of a killed worker would count as failed with its run."""
-        while len(self.flying) < self._n_workers and (run := self._next_run()) is not None:
+        while len(self.at_work) < self._n_workers and (run := self._next_run()) is not None:
             self._begun.add(run.run_id)
             self.ledger.begin(run.run_id)
-            self.flying[run.run_id] = run, self._submit(run)
+            self.at_work[run.run_id] = run, self._submit(run)
 
     def _next_run(self):
         """Take a run from the queue, of a search a new arm's where it is empty; None where none may begin."""
@@ -188,8 +188,8 @@ class _Execution:
 
     def _land_ended(self):
         """Take up the runs that have ended; queue those to be tried again."""
-        for run_id in [run_id for run_id, (_, future) in self.flying.items() if future.done()]:
-            run, future = self.flying.pop(run_id)
+        for run_id in [run_id for run_id, (_, future) in self.at_work.items() if future.done()]:
+            run, future = self.at_work.pop(run_id)
             if future.status == "finished":
                 status = self.ledger.end(run_id, future.result())
             elif future.status == "error":
@@ -206,14 +206,14 @@ class _Execution:
         if self.search is not None:
             self.search.tell(self.root, self.ledger.state)
 
-    def _end_flying(self):
-        """Stop the runs at work as Ctrl-C would, and wait for them."""
+    def _end_all(self):
+        """Stop the runs at work as Ctrl-C in each would, and wait for them."""
         self._stop.touch()
         self.on_event("stopping", self.ledger.state)
         deadline = time.monotonic() + SECONDS_TO_STOP
-        while self.flying and time.monotonic() < deadline:
-            for run_id in [run_id for run_id, (_, future) in self.flying.items() if future.done()]:
-                _, future = self.flying.pop(run_id)
+        while self.at_work and time.monotonic() < deadline:
+            for run_id in [run_id for run_id, (_, future) in self.at_work.items() if future.done()]:
+                _, future = self.at_work.pop(run_id)
                 self.ledger.interrupt(run_id, future.result() if future.status == "finished" else None)
             time.sleep(SECONDS_BETWEEN_LOOKS)
         self._stop.unlink(missing_ok=True)

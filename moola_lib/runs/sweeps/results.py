@@ -79,6 +79,6 @@ def say_value(value):
 def count_statuses(state):
     """Return how many runs of a sweep have each status."""
     counts = dict.fromkeys((FINISHED, FAILED, INTERRUPTED, RUNNING, WAITING), 0)
-    for entry in state["runs"].values():
+    for entry in list(state["runs"].values()):  # a display may count while a search adds
         counts[entry["status"]] += 1
     return counts

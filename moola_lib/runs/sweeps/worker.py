@@ -17,9 +17,9 @@ SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def dask_setup(worker):
-    """Leave Ctrl-C to whoever began the sweep (Dask calls this when a worker starts)."""
-    # A function, not SIG_IGN: that one would be inherited by the kernels.
-    signal.signal(signal.SIGINT, lambda number, frame: None)
+    """Leave Ctrl-C and SIGTERM to whoever began the sweep (Dask calls this when a worker starts)."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # a function, not SIG_IGN: that one the kernels would inherit
+        signal.signal(number, lambda number, frame: None)
 
 
 def see_file(path):

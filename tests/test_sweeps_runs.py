@@ -1,6 +1,7 @@
 """`moola sweep` on this machine: every run once, again only what is missing, failures named, a page to look at."""
 
 import json
+import os
 
 import pandas as pd
 import pytest
@@ -112,6 +113,25 @@ def test_what_is_wrong_with_the_command_is_one_sentence(root, capsys, monkeypatc
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
     assert main(["sweep", str(path)], models=MODELS) == 2
     assert "pip install -c constraints.txt -e '.[cluster]'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_each_worker_has_a_gpu_of_its_own(root, monkeypatch):
+    fake = root / "nvidia-smi"
+    fake.write_text("#!/bin/sh\necho 'GPU 0: one (UUID: a)'\necho 'GPU 1: two (UUID: b)'\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{root}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert cluster.find_gpus() == ["0", "1"]
+    with cluster.open_cluster() as client:
+        seen = client.run(os.environ.get, "CUDA_VISIBLE_DEVICES")
+        assert sorted(seen.values()) == ["0", "1"]
+        assert [facts["resources"] for facts in cluster.list_workers(client)] == [{"GPU": 1}] * 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, 7")
+    assert cluster.find_gpus() == ["5", "7"]
+    fake.write_text("#!/bin/sh\nexit 9\n")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert cluster.find_gpus() == []
 
 
 def test_two_commands_do_not_work_on_one_sweep(root, capsys):

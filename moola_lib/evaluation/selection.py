@@ -28,8 +28,14 @@ class Selection:
         times of 20.
     p_value : float
         The chance of such a lead if all arms were equal.
+    rivals : list of str
+        Arms that are not told from the best one: their difference is within the
+        95% reach of all such differences (Bonferroni).
     spread_of : {"seeds", "windows"} or None
         As of `arm_means`.
+    is_paired : bool
+        Whether luck was judged within seeds: what a seed does to all arms alike is
+        none of a difference between them.
     """
 
     arm: str
@@ -41,7 +47,9 @@ class Selection:
     luck: float
     luck_high: float
     p_value: float
+    rivals: list
     spread_of: str | None
+    is_paired: bool = False
 
 
 def arm_means(runs, *, is_higher_better, level=0.95):
@@ -50,8 +58,8 @@ def arm_means(runs, *, is_higher_better, level=0.95):
     Parameters
     ----------
     runs : DataFrame
-        A row per run: `arm`, `value`, `low`, `high` (its own 95% interval, NaN where
-        it has none); rows without a value are left out.
+        A row per run: `arm`, `seed`, `value`, `low`, `high` (its own 95% interval,
+        NaN where it has none); rows without a value are left out.
     is_higher_better : bool
     level : float
 
@@ -61,7 +69,8 @@ def arm_means(runs, *, is_higher_better, level=0.95):
         `arm`, `n`, `mean`, `error` (standard), `low`, `high`. The errors are from the
         spread over seeds, pooled over arms; where no arm has two different values,
         from the runs' own intervals; else NaN. `attrs`: `spread_of` ("seeds",
-        "windows" or None) and `df`, its degrees of freedom.
+        "windows" or None), `df`, its degrees of freedom, and `paired`, the standard
+        error and degrees of freedom within seeds, or None (see `select_best`).
     """
     scored = runs.dropna(subset="value")
     arms = scored.groupby("arm", sort=False)["value"].agg(n="count", mean="mean").reset_index()
@@ -69,7 +78,7 @@ def arm_means(runs, *, is_higher_better, level=0.95):
     arms["error"], df, spread_of = _standard_errors(scored, arms)
     reach = _quantile((1 + level) / 2, df) * arms["error"]
     arms["low"], arms["high"] = arms["mean"] - reach, arms["mean"] + reach
-    arms.attrs = {"spread_of": spread_of, "df": df}
+    arms.attrs = {"spread_of": spread_of, "df": df, "paired": _paired_error(scored)}
     return arms
 
 
@@ -91,20 +100,29 @@ def select_best(arms, *, level=0.95, n_draws=N_DRAWS, seed=17):
     Notes
     -----
     Under the null every arm has the same mean, and the arms' means scatter around
-    it with their standard errors (whose own uncertainty is that of χ²). The lead is
-    the best mean less the mean of the arms. Arms that share seeds or windows go
-    together, which is not used: luck is rather overstated.
+    it with a standard error (whose own uncertainty is that of χ²). The lead is the
+    best mean less the mean of the arms. Where every arm has the same seeds, the
+    error is that of a randomised block design, seeds as blocks: the residuals of
+    arm plus seed. Else it is that of `arm_means`, which overstates luck where arms
+    share seeds or windows.
     """
-    best, errors, df = arms.iloc[0], arms["error"].to_numpy(), arms.attrs["df"]
-    n_arms, lead = len(arms), abs(best["mean"] - arms["mean"].mean())
-    reach = _quantile(1 - (1 - level) / 2 / n_arms, df) * best["error"]
+    best, n_arms = arms.iloc[0], len(arms)
+    lead = abs(best["mean"] - arms["mean"].mean())
+    reach = _quantile(1 - (1 - level) / 2 / n_arms, arms.attrs["df"]) * best["error"]
     ends = best["mean"] - reach, best["mean"] + reach
+    paired = arms.attrs["paired"]
+    errors, df = paired or (arms["error"].to_numpy(), arms.attrs["df"])
     luck = luck_high = p_value = np.nan
+    rivals = []
     if n_arms > 1 and arms.attrs["spread_of"]:
+        errors = np.broadcast_to(errors, n_arms)
         leads = _leads_of_equals(errors, df, n_draws, seed)
         luck, luck_high = float(leads.mean()), float(np.quantile(leads, 0.95))
         p_value = float((1 + (leads >= lead).sum()) / (1 + n_draws))
-    return Selection(best["arm"], n_arms, best["mean"], *ends, lead, luck, luck_high, p_value, arms.attrs["spread_of"])
+        room = _quantile(1 - (1 - level) / 2 / (n_arms - 1), df) * np.hypot(errors, errors[0])
+        rivals = arms["arm"][1:][((arms["mean"] - best["mean"]).abs() <= room)[1:]].tolist()
+    judged = lead, luck, luck_high, p_value, rivals
+    return Selection(best["arm"], n_arms, best["mean"], *ends, *judged, arms.attrs["spread_of"], paired is not None)
 
 
 def describe_selection(selection, digits=3):
@@ -119,14 +137,24 @@ def describe_selection(selection, digits=3):
     if selection.n_arms == 1:
         return f"{best}: {selection.arm}, {interval}). Nothing was chosen among several."
     p_value = "< .001" if selection.p_value < 0.001 else f"= {selection.p_value:.3f}".replace("0.", ".")
-    is_told = selection.p_value < 0.05
-    verdict = "More than luck." if is_told else "That does not tell it from luck."
+    pairing = "; seeds paired" if selection.is_paired else ""
     return (
         f"{best}: {selection.arm}, {interval}, an interval for all {selection.n_arms} at once). It leads the mean of "
-        f"all arms by {selection.lead:.{digits}f}; the best of {selection.n_arms} equal arms would lead by "
-        f"{selection.luck:.{digits}f} on average, and by {selection.luck_high:.{digits}f} or more one time in twenty "
-        f"(p {p_value}). {verdict}"
+        f"all arms by {selection.lead:.2g}; the best of {selection.n_arms} equal arms would lead by "
+        f"{selection.luck:.2g} on average, and by {selection.luck_high:.2g} or more one time in twenty "
+        f"(p {p_value}{pairing}). {_say_verdict(selection)}"
     )
+
+
+def _say_verdict(selection):
+    """Say whether the best arm stands out, and from how many others."""
+    if selection.p_value >= 0.05:
+        return "That does not tell it from luck."
+    n_rivals = len(selection.rivals)
+    if not n_rivals:
+        return "More than luck, and every other arm is worse."
+    others = selection.rivals[0] if n_rivals == 1 else f"{n_rivals} others"
+    return f"More than luck; but {others} cannot be told from it."
 
 
 def _standard_errors(scored, arms):
@@ -141,6 +169,20 @@ def _standard_errors(scored, arms):
         # Several seeds do not lessen it: they were scored on the same windows.
         return widths / 2 / NormalDist().inv_cdf(0.975), np.inf, OVER_WINDOWS
     return np.full(len(arms), np.nan), np.inf, None
+
+
+def _paired_error(scored):
+    """Return the standard error of an arm's mean within seeds and its degrees of freedom; None where arms lack some."""
+    if scored.duplicated(["arm", "seed"]).any():
+        return None
+    table = scored.pivot(index="arm", columns="seed", values="value")
+    n_arms, n_seeds = table.shape
+    if min(n_arms, n_seeds) < 2 or table.isna().any(axis=None):
+        return None
+    values = table.to_numpy()
+    rest = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
+    df, squares = (n_arms - 1) * (n_seeds - 1), float((rest**2).sum())
+    return (np.sqrt(squares / df / n_seeds), df) if squares > 1e-24 * float((values**2).sum()) else None
 
 
 def _quantile(share, df):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import urllib.request
 
 import pandas as pd
 import pytest
@@ -116,7 +117,7 @@ def test_what_is_wrong_with_the_command_is_one_sentence(root, capsys, monkeypatc
 
 
 @pytest.mark.slow
-def test_each_worker_has_a_gpu_of_its_own(root, monkeypatch):
+def test_each_worker_has_a_gpu_of_its_own_and_the_dashboard_answers(root, monkeypatch):
     fake = root / "nvidia-smi"
     fake.write_text("#!/bin/sh\necho 'GPU 0: one (UUID: a)'\necho 'GPU 1: two (UUID: b)'\n")
     fake.chmod(0o755)
@@ -124,9 +125,11 @@ def test_each_worker_has_a_gpu_of_its_own(root, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert cluster.find_gpus() == ["0", "1"]
     with cluster.open_cluster() as client:
-        seen = client.run(os.environ.get, "CUDA_VISIBLE_DEVICES")
+        seen = client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
         assert sorted(seen.values()) == ["0", "1"]
         assert [facts["resources"] for facts in cluster.list_workers(client)] == [{"GPU": 1}] * 2
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        assert "Dask" in opener.open(cluster.find_dashboard(client), timeout=30).read().decode()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, 7")
     assert cluster.find_gpus() == ["5", "7"]
     fake.write_text("#!/bin/sh\nexit 9\n")

@@ -14,6 +14,7 @@ from moola_lib.runs.terminal import open_console, say_count
 SECONDS_BETWEEN_PAGES = 10.0  # of the report and of the index
 SECONDS_BETWEEN_LOOKS = 1.0  # at the records of runs at work
 N_AT_WORK = 12  # runs that are shown
+BAR_LETTERS = 60
 
 
 class SweepDisplay:
@@ -47,8 +48,6 @@ class SweepDisplay:
 
     def __rich__(self):
         """Return the live block: a bar, the counts, and the runs at work."""
-        from rich.console import Group
-        from rich.progress_bar import ProgressBar
         from rich.text import Text
 
         if self._state is None:
@@ -57,8 +56,10 @@ class SweepDisplay:
         ended = counts[FINISHED] + counts[FAILED]
         line = f"{self._sweep.name}  {ended}/{total} runs  {format_seconds(time.monotonic() - self._began)}"
         failed = f"  {counts[FAILED]} failed" if counts[FAILED] else ""
-        lines = [Text.assemble((line, "bold"), (failed, "bold red")), ProgressBar(max(total, 1), ended, width=60)]
-        return Group(*lines, *(Text(f"  {text}", style="dim") for text in self._at_work))
+        n_filled = round(BAR_LETTERS * ended / max(total, 1))
+        block = Text.assemble((line, "bold"), (failed, "bold red"), "\n")
+        block.append("━" * n_filled, "green").append("━" * (BAR_LETTERS - n_filled), "dim")
+        return block.append("".join(f"\n  {text}" for text in self._at_work), "dim")
 
     def show(self, kind, state):
         """Show one event of `run_sweep`."""

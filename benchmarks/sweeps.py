@@ -30,7 +30,9 @@ def _build_project():
     (root / "notebooks").mkdir()
     cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
     cells[0].metadata["tags"] = ["parameters"]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), root / "notebooks" / f"{STEM}.ipynb")
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+    nbformat.write(notebook, root / "notebooks" / f"{STEM}.ipynb")
     return root
 
 

@@ -15,6 +15,7 @@ from moola_lib.files import read_json
 from moola_lib.runs.sweeps import cluster
 from moola_lib.runs.sweeps.description import read_sweep
 from moola_lib.runs.sweeps.execute import _Execution
+from moola_lib.runs.sweeps.plan import plan_runs
 
 pytestmark = pytest.mark.sweep
 
@@ -114,6 +115,20 @@ def test_what_is_wrong_with_the_command_is_one_sentence(root, capsys, monkeypatc
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
     assert main(["sweep", str(path)], models=MODELS) == 2
     assert "pip install -c constraints.txt -e '.[cluster]'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_what_would_meet_every_run_ends_the_sweep_and_is_no_fault_of_a_run(root, capsys):
+    asked = read_sweep(write_sweep(root / "try.yaml", "grid: {shift: [0, 1]}"), MODELS, root)
+    blocked = plan_runs(asked, [{"shift": 1}], MODELS, root)[0].run_id
+    (root / "reports").mkdir()
+    (root / "reports" / blocked).write_text("a file where the run's folder should be")
+    assert sweep(root) == 2
+    assert "cannot write" in capsys.readouterr().err
+    state = read_json(root / "reports" / "sweeps" / "try" / "sweep.json")
+    assert state["status"] == "interrupted" and {entry["n_tries"] for entry in state["runs"].values()} == {0}
+    (root / "reports" / blocked).unlink()
+    assert sweep(root) == 0
 
 
 @pytest.mark.slow

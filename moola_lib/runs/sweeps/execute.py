@@ -5,6 +5,7 @@ import time
 import uuid
 from collections import deque
 
+from moola_lib.errors import UserError
 from moola_lib.files import lock_folder
 from moola_lib.runs.sweeps import worker
 from moola_lib.runs.sweeps.cluster import find_dashboard, join_cluster, list_workers, open_cluster
@@ -64,8 +65,8 @@ def run_sweep(
     Raises
     ------
     UserError
-        The plan is not allowed, another process works on this sweep, or the
-        cluster cannot be used or was lost.
+        The plan is not allowed, another process works on this sweep, the cluster
+        cannot be used or was lost, or a worker cannot write its run's folder.
     """
     folder = sweep_folder(root, sweep.name)
     with lock_folder(folder), contextlib.ExitStack() as stack:
@@ -127,9 +128,11 @@ class _Execution:
         try:
             self._tell_search()
             status = self._work() if self.client is not None else FINISHED
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, UserError) as error:
             with contextlib.suppress(KeyboardInterrupt):  # a second one does not wait
                 self._end_all()
+            if isinstance(error, UserError):
+                raise
         finally:
             for run_id in self.at_work:
                 self.ledger.interrupt(run_id)
@@ -192,6 +195,9 @@ class _Execution:
             run, future = self.at_work.pop(run_id)
             if future.status == "finished":
                 status = self.ledger.end(run_id, future.result())
+            elif future.status == "error" and isinstance(future.exception(), UserError):
+                self.ledger.put_back(run_id)  # a full disk, say: it would meet every run
+                raise future.exception()
             elif future.status == "error":
                 status = self.ledger.fail(run_id, **_describe_failure(future.exception()))
             else:  # the scheduler was started again, or is gone: no fault of the run

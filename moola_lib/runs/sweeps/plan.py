@@ -9,13 +9,14 @@ from pathlib import Path
 from moola_lib.errors import UserError
 from moola_lib.files import fingerprint, read_json
 from moola_lib.runs.inputs import describe_inputs
+from moola_lib.runs.leaks import refuse_secret_parameters
 from moola_lib.runs.parameters_check import absolute_paths, check_parameters, gather_parameters, load_model, read_yaml
 from moola_lib.runs.project import notebook_path, reports_folder
 from moola_lib.runs.record import notebook_record
 from moola_lib.runs.upstream import find_upstream
 
 FOLDER = "sweeps"
-N_ID_DIGITS = 8
+N_ID_DIGITS = 10
 UPSTREAM_CALL = re.compile(r"""\.upstream\(\s*["']([^"']+)["']\s*\)""")
 
 
@@ -75,8 +76,8 @@ def plan_runs(sweep, points, models, root, known_upstreams=None):
     Raises
     ------
     UserError
-        A combination is not allowed, a file or an upstream run is not there, or
-        two runs would be the same.
+        A combination is not allowed or holds a key, a file or an upstream run is
+        not there, or two runs would be the same.
     """
     model = load_model(sweep.stem, models)
     base = _read_profile(model, sweep, root) | absolute_paths(model, sweep.fixed, root)
@@ -89,6 +90,7 @@ def plan_runs(sweep, points, models, root, known_upstreams=None):
             told = ", ".join(f"{name} {value}" for name, value in own.items())
             check_parameters(model, values, f"{sweep.path}, {told}" if told else sweep.path)
             given, resolved = gather_parameters([sweep.stem], models, root=root, before={sweep.stem: values})
+            refuse_secret_parameters(resolved)
             given, resolved = given[sweep.stem], resolved[sweep.stem]
             upstreams = _settle_upstreams(root, sweep.stem, resolved.get("upstream_run"), known_upstreams)
             run_id = f"{sweep.name}-{fingerprint_run(root, sweep.stem, resolved, upstreams)}"
@@ -100,7 +102,7 @@ def plan_runs(sweep, points, models, root, known_upstreams=None):
 
 
 def fingerprint_run(root, stem, resolved, upstreams):
-    """Return eight digits for a notebook, its parameters, and the content of all it reads.
+    """Return the digits that stand for a notebook, its parameters, and the content of all it reads.
 
     Parameters
     ----------

@@ -18,22 +18,21 @@ CELLS = (
 
 def two_workers_against_one():
     """Sweep over twelve seeds of a notebook that works for two seconds, on two workers; on one."""
-    root, seeds = _build_project(), count()
-    return (lambda: _sweep(root, seeds, 2)), (lambda: _sweep(root, seeds, 1))
+    folder, seeds = tempfile.TemporaryDirectory(), count()  # removed with the works that hold it
+    _build_project(Path(folder.name))
+    return (lambda: _sweep(Path(folder.name), seeds, 2)), (lambda: _sweep(Path(folder.name), seeds, 1))
 
 
-def _build_project():
-    """Write a project of one notebook; return its folder, which stays for the machine to remove."""
+def _build_project(root):
+    """Write a project of one notebook."""
     import nbformat
 
-    root = Path(tempfile.mkdtemp(prefix="moola-sweeps-"))
     (root / "notebooks").mkdir()
     cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
     cells[0].metadata["tags"] = ["parameters"]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     nbformat.write(notebook, root / "notebooks" / f"{STEM}.ipynb")
-    return root
 
 
 def _sweep(root, seeds, n_workers):

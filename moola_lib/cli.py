@@ -4,12 +4,13 @@ Every import of weight waits until its command runs: `moola --help` is instant.
 """
 
 import contextlib
+import os
 import signal
 import sys
 import threading
 
 from moola_lib.errors import UserError
-from moola_lib.runs.arguments import PROFILES, build_parser
+from moola_lib.runs.arguments import build_parser
 
 
 def main(argv=None, models=None):
@@ -27,12 +28,18 @@ def main(argv=None, models=None):
     int
         0 done, 1 a notebook failed, 2 bad input, 3 a gate failed under
         `--strict` (or the doctor, `features --verify` or `rerun` says no), 4 a key
-        was found in what a run wrote, 130 interrupted, 138 the kernel died.
+        was found in what a run wrote, 130 interrupted, 138 the kernel died, 141 the
+        reader of the output has gone (`moola status | head`).
     """
     arguments = build_parser().parse_args(argv)
     try:
         with _sigterm_interrupts():
-            return _run_command(arguments, models)
+            code = COMMANDS[arguments.command](arguments, models)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more at its end
+        return 141
     except UserError as error:
         print(f"moola: {_one_line(error)}", file=sys.stderr)
         return 2
@@ -43,52 +50,6 @@ def main(argv=None, models=None):
         advice = "; run the same command again to go on" if arguments.command in ("import", "features", "sweep") else ""
         print(f"moola: interrupted{advice}", file=sys.stderr)
         return 130
-
-
-def _run_command(arguments, models):
-    if arguments.command == "run":
-        return _run(arguments, models)
-    if arguments.command == "rerun":
-        return _rerun(arguments, models)
-    if arguments.command == "status":
-        from moola_lib.runs import project, status
-
-        return status.print_status(project.find_root(), arguments.run_id, is_json=arguments.json)
-    if arguments.command == "import":
-        return _import(arguments)
-    if arguments.command == "labels":
-        return _labels(arguments)
-    if arguments.command == "predict":
-        return _predict(arguments)
-    if arguments.command == "evaluate":
-        return _evaluate(arguments)
-    if arguments.command == "calibrate":
-        return _calibrate(arguments)
-    if arguments.command == "label":
-        return _label(arguments)
-    if arguments.command == "doctor":
-        from moola_lib.runs.doctor import doctor
-
-        return doctor(arguments.device)
-    if arguments.command == "features":
-        return _verify_features(arguments) if arguments.verify else _features(arguments)
-    if arguments.command == "report":
-        return _report(arguments)
-    if arguments.command == "promote":
-        return _promote(arguments)
-    if arguments.command == "models":
-        return _models(arguments)
-    if arguments.command == "compare":
-        return _compare(arguments)
-    if arguments.command == "sweep":
-        from moola_lib.runs.sweeps.command import sweep
-
-        return sweep(arguments, models)
-    if arguments.command == "export":
-        return _export(arguments)
-    if arguments.command == "gc":
-        return _gc(arguments)
-    return _index()
 
 
 @contextlib.contextmanager
@@ -115,52 +76,21 @@ def _given(arguments, *names):
 
 
 def _run(arguments, models):
-    from moola_lib.runs import engine, parameters_check, project, record, terminal
+    from moola_lib.runs import engine, planning, project, terminal
 
     root = project.find_root()
-    if arguments.run_id == "":
-        raise UserError("--run-id is empty; leave it out or give a name")
-    if arguments.resume and not arguments.run_id:
-        raise UserError("--resume needs --run-id, the run to continue")
-    stems = sorted({project.resolve_stem(text, root) for text in arguments.stems})
-    profile, given, resolved = arguments.profile, None, None
-    is_bare = not (profile or arguments.file or arguments.pairs)
-    if arguments.resume:
-        before = record.read_run(root, project.check_run_id(arguments.run_id))
-        stems = stems or before["stems"]
-        profile = profile or before["profile"]
-        if is_bare and all(stem in before["parameters"] for stem in stems):
-            given, resolved = before["given_parameters"], before["parameters"]
-    stems = stems or project.notebook_stems(root)
-    if not stems:
-        raise UserError(f"there are no notebooks in {root / 'notebooks'}")
-    profile = profile or PROFILES[0]
-    if given is None:
-        if models is None:
-            from moola_lib.runs.parameters import PARAMETERS as models
-        given, resolved = parameters_check.gather_parameters(
-            stems,
-            models,
-            root=root,
-            profile=profile,
-            file=arguments.file,
-            pairs=arguments.pairs,
-            before=before["given_parameters"] if arguments.resume and not arguments.profile else None,
-        )
-    with terminal.RunDisplay() as display:
-        result = engine.run_notebooks(
-            stems,
-            given,
-            root=root,
-            run_id=arguments.run_id or record.default_run_id(profile),
-            profile=profile,
-            resume=arguments.resume,
-            on_event=display.show,
-            resolved_by_stem=resolved,
-            is_strict=arguments.strict,
-            cell_timeout=arguments.cell_timeout,
-        )
-    return _close_run(root, result)
+    plan = planning.plan_run(
+        root, arguments.stems, run_id=arguments.run_id, profile=arguments.profile, file=arguments.file,
+        pairs=arguments.pairs, is_resuming=arguments.resume, models=models,
+    )  # fmt: skip
+    with terminal.steady_output():
+        with terminal.RunDisplay() as display:
+            result = engine.run_notebooks(
+                plan.stems, plan.given, root=root, run_id=plan.run_id, profile=plan.profile, resume=arguments.resume,
+                on_event=display.show, resolved_by_stem=plan.resolved, is_strict=arguments.strict,
+                cell_timeout=arguments.cell_timeout,
+            )  # fmt: skip
+        return _close_run(root, result)
 
 
 def _rerun(arguments, models):
@@ -169,9 +99,18 @@ def _rerun(arguments, models):
     root = project.find_root()
     plan = rerunning.plan_rerun(root, arguments.original, run_id=arguments.run_id, models=models)
     rerunning.print_plan(plan)
-    with terminal.RunDisplay() as display:
-        result = rerunning.rerun(plan, on_event=display.show, is_strict=arguments.strict)
-    return _close_run(root, result)
+    with terminal.steady_output():
+        with terminal.RunDisplay() as display:
+            result = rerunning.rerun(plan, on_event=display.show, is_strict=arguments.strict)
+        code = _close_run(root, result)
+        rerunning.print_outcome(result.record)
+    return code
+
+
+def _sweep(arguments, models):
+    from moola_lib.runs.sweeps.command import sweep
+
+    return sweep(arguments, models)
 
 
 def _close_run(root, result):
@@ -179,10 +118,11 @@ def _close_run(root, result):
     from moola_lib.runs import index, terminal
 
     record = result.record
-    terminal.print_gates(record["gates"])
-    terminal.print_inputs(root, record)
     try:
-        print(index.build_index(root))
+        page = index.build_index(root)
+        terminal.print_gates(record["gates"])
+        terminal.print_inputs(root, record)
+        print(page)
     except UserError as error:  # the run is over, and its exit code stands
         print(f"moola: {_one_line(error)}", file=sys.stderr)
     terminal.print_end(record)
@@ -195,7 +135,19 @@ def _one_line(error):
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
-def _import(arguments):
+def _status(arguments, models):
+    from moola_lib.runs import project, status
+
+    return status.print_status(project.find_root(), arguments.run_id, is_json=arguments.json)
+
+
+def _doctor(arguments, models):
+    from moola_lib.runs.doctor import doctor
+
+    return doctor(arguments.device)
+
+
+def _import(arguments, models):
     from moola_lib.runs.importing import import_bars
 
     reading = _given(arguments, "tz", "stamp", "symbol", "scale", "drop_budget")
@@ -203,7 +155,7 @@ def _import(arguments):
     return 0
 
 
-def _labels(arguments):
+def _labels(arguments, models):
     from moola_lib.runs.converting import convert_labels
 
     options = _given(arguments, "bars", "symbol")
@@ -211,21 +163,21 @@ def _labels(arguments):
     return 0
 
 
-def _calibrate(arguments):
+def _calibrate(arguments, models):
     from moola_lib.runs.calibrating import calibrate_model
 
     calibrate_model(arguments.model, arguments.source, **_scanning(arguments, "alarms_per_session"))
     return 0
 
 
-def _label(arguments):
+def _label(arguments, models):
     from moola_lib.runs.labelling import open_studio
 
     reading = _given(arguments, "tz", "stamp", "symbol", "scale")
     return open_studio(arguments.table, reading=reading, **_given(arguments, "bars", "proposals", "annotator"))
 
 
-def _evaluate(arguments):
+def _evaluate(arguments, models):
     from moola_lib.runs.evaluating import evaluate_bars
 
     if arguments.walk_forward is not None and not arguments.labels:
@@ -235,7 +187,7 @@ def _evaluate(arguments):
     return 0
 
 
-def _predict(arguments):
+def _predict(arguments, models):
     if arguments.follow:
         from moola_lib.runs.following import follow_bars as run
     else:
@@ -256,9 +208,11 @@ def _scanning(arguments, *names):
     }
 
 
-def _features(arguments):
+def _features(arguments, models):
     from pathlib import Path
 
+    if arguments.verify:
+        return _verify_features(arguments)
     if not arguments.source or not arguments.folder:
         raise UserError("features needs the bars and where to write: moola features BARS -o DIR (or --verify DIR)")
     if arguments.bars:
@@ -310,7 +264,7 @@ def _verify_features(arguments):
     return 3 if any((frame["verdict"] == "FAIL").any() for frame in checks.values()) else 0
 
 
-def _report(arguments):
+def _report(arguments, models):
     from moola_lib.runs.reporting import report_run
 
     pages = report_run(
@@ -321,7 +275,7 @@ def _report(arguments):
     return 0
 
 
-def _promote(arguments):
+def _promote(arguments, models):
     from moola_lib.runs import models, project, promoting
 
     if arguments.encoder and (arguments.arm is not None or arguments.fold is not None):
@@ -333,7 +287,7 @@ def _promote(arguments):
     return 0
 
 
-def _models(arguments):
+def _models(arguments, models):
     from moola_lib.runs import models, project
 
     if arguments.why and not arguments.name:
@@ -346,7 +300,7 @@ def _models(arguments):
     return 0
 
 
-def _compare(arguments):
+def _compare(arguments, models):
     from moola_lib.runs import comparing, comparison_page, project
 
     root = project.find_root()
@@ -356,7 +310,7 @@ def _compare(arguments):
     return 0
 
 
-def _export(arguments):
+def _export(arguments, models):
     from moola_lib.runs import disk, exporting, project, tracking
 
     if not (arguments.output or arguments.mlflow or arguments.tensorboard):
@@ -379,37 +333,41 @@ def _export(arguments):
     return 0
 
 
-def _gc(arguments):
+def _gc(arguments, models):
     from moola_lib.runs import disk, project
 
-    root = project.find_root()
-    costs = disk.list_costs(root)
-    disk.print_costs(costs)
-    print(f"{disk.say_bytes(sum(cost.total for cost in costs))} in all")
-    chosen = disk.choose_runs(costs, keep=arguments.keep, older_than_days=arguments.older_than)
-    if arguments.keep is None and arguments.older_than is None:
-        print("give --keep N or --older-than DAYS to remove checkpoints of old runs")
-        return 0
-    size = disk.say_bytes(sum(cost.checkpoints for cost in chosen))
-    names = ", ".join(cost.run_id for cost in chosen) or "no run"
-    print(f"{'would remove' if arguments.dry_run else 'to remove'}: checkpoints of {names} ({size})")
-    if arguments.dry_run or not chosen:
-        return 0
-    if not arguments.yes:
-        print("They cannot be promoted or resumed afterwards. Remove? [y/N] ", end="", flush=True)
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            print("nothing removed")
-            return 0
-    print(f"freed {disk.say_bytes(sum(disk.remove_checkpoints(root, cost.run_id) for cost in chosen))}")
-    return 0
+    options = _given(arguments, "keep", "older_than")
+    return disk.collect(project.find_root(), is_dry=arguments.dry_run, is_sure=arguments.yes, **options)
 
 
-def _index():
+def _index(arguments, models):
     from moola_lib.runs import index, project
 
     print(index.build_index(project.find_root()))
     return 0
 
+
+COMMANDS = {
+    "run": _run,
+    "rerun": _rerun,
+    "sweep": _sweep,
+    "status": _status,
+    "import": _import,
+    "labels": _labels,
+    "label": _label,
+    "features": _features,
+    "predict": _predict,
+    "evaluate": _evaluate,
+    "calibrate": _calibrate,
+    "promote": _promote,
+    "models": _models,
+    "report": _report,
+    "index": _index,
+    "compare": _compare,
+    "export": _export,
+    "gc": _gc,
+    "doctor": _doctor,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -214,5 +214,8 @@ def lock_folder(folder):
     try:
         yield
     finally:
-        (folder / ".lock").unlink(missing_ok=True)  # while it is held: nobody else's is taken away
+        # While it is held, so that nobody else's is taken away; what stays in a folder that has become read-only
+        # is a file that nobody holds.
+        with contextlib.suppress(OSError):
+            (folder / ".lock").unlink(missing_ok=True)
         lock.release()

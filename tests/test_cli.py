@@ -1,6 +1,8 @@
 """The front door: instant help, and bad input in one sentence with exit code 2."""
 
+import io
 import os
+import pty
 import re
 import resource
 import signal
@@ -125,6 +127,65 @@ def test_gates_and_progress_in_a_pipe(capsys):
         "4/5 04_x started",
         "✗ 4/5 04_x failed in 1:01",
     ]
+
+
+def test_the_live_block_tells_the_memory_of_the_kernel_at_work():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    display = RunDisplay(Terminal())
+    place = {"stem": "04_x", "number": 4, "total": 5}
+    display.show({"kind": "started", **place})
+    display.show({"kind": "memory", "bytes": 2_340_000_000, **place})
+    display.show({"kind": "cell", "cell": 3, "n_cells": 9, **place})
+    assert str(display.__rich__()) == "4/5 04_x  cell 3/9  0:00  2.3 GB"
+    display.show({"kind": "started", **place, "number": 5, "stem": "05_y"})
+    assert "GB" not in str(display.__rich__())
+
+
+def piped_to_nobody(root, *words):
+    """Run a command whose output goes to a pipe that nobody reads any more."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-c", CLI_WITH_TOY_MODELS, *words]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=root, env=environment)
+    os.close(writer)
+    return done
+
+
+CLI_WITH_TOY_MODELS = """
+import sys
+from toy_project import MODELS
+from moola_lib.cli import main
+sys.exit(main(sys.argv[1:], MODELS))
+"""
+
+
+def test_a_reader_who_goes_ends_neither_a_run_nor_its_exit_code(root):
+    done = piped_to_nobody(root, "run", "01", "--run-id", "unread")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert record.read_run(root, "unread")["status"] == "finished"
+    assert (root / "reports" / "index.html").exists()
+    done = piped_to_nobody(root, "status", "--json")
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_closed_terminal_interrupts_a_run(root, hears_hang_ups):
+    words = ["run", "01", "02", "-p", "mode", "sleep", "--run-id", "hung-up"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(sys.executable, [sys.executable, "-c", CLI_WITH_TOY_MODELS, *words], environment)
+    seen = b""
+    while b"epoch 2/2" not in seen:  # the notebook sleeps now
+        seen += os.read(terminal, 4096)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
+    kept = record.read_run(root, "hung-up")
+    assert (kept["status"], kept["exit_code"]) == ("interrupted", 130)
+    assert (root / "data/artifacts/hung-up/02_second/cleaned_up").exists()
 
 
 def bars_file(folder, text="2024-03-05 10:{:02d}:00Z,18000,18001,17999,18000.25,5", n_rows=30):

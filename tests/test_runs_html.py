@@ -107,6 +107,16 @@ def test_the_header_says_what_the_run_was(page):
     assert text.count("<h1>") == 1
 
 
+def test_the_record_names_the_device_its_memory_and_whose_labels(tmp_path):
+    facts = {"status": "finished", "error": None, "device": "cuda:0", "peak_memory_mb": 4100}
+    text = write_page(notebook("# A title"), tmp_path, info={**facts, "gpu_peak_memory_mb": 15900}).read_text()
+    for words in ("<dd>cuda:0</dd>", "<dd>4,100 MB, 15,900 MB on the GPU</dd>", "<dt>Labels</dt><dd>none used</dd>"):
+        assert words in text, words
+    proposed = {"is_simulated": False, "fingerprint": "f", "is_proposed": True}
+    text = write_page(notebook("# A title"), tmp_path, info={**facts, "data": proposed}).read_text()
+    assert "<dd>4,100 MB</dd>" in text and "labels proposed by a rule</dd>" in text
+
+
 def test_outputs_are_escaped_folded_and_wrapped(page):
     text = page.read_text()
     assert "x &lt; y green" in text

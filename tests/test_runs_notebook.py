@@ -205,13 +205,13 @@ def test_finish_writes_the_record(root):
     (run.folder / "sub" / "table").write_bytes(b"12345")
     gate = {"name": "finite", "verdict": "PASS", "value": float("nan")}
     data = {"fingerprint": "ab", "is_simulated": True}
-    frame = run.finish([gate], ["It is finite."], data, device="cpu")
+    frame = run.finish([gate], ["It is finite."], data)
     record = read_json(run.folder / "record.json")
     assert record["status"] == "finished"
     assert record["parameters"] == {"seed": 1, "upstream_run": None}
     assert record["artifacts"] == [{"path": "sub/table", "bytes": 5}]
     assert record["gates"][0]["value"] is None
-    assert (record["seed"], record["device"]) == (1, "cpu")
+    assert (record["seed"], record["device"], record["gpu_peak_memory_mb"]) == (1, "cpu", None)
     assert "python" in record["versions"] and record["peak_memory_mb"] > 1
     assert record["git"] == {"commit": None, "is_dirty": None}  # the folder is no checkout
     assert dict(zip(frame["entry"], frame["value"], strict=True))["data: fingerprint"] == "ab"

@@ -247,7 +247,7 @@ def test_a_killed_client_leaves_nothing_to_be_done_twice(root):
     assert_as_serial(root, run_serially(root, path))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupt_ends_the_runs_and_the_same_command_goes_on(root, number):
     path = write_sweep(root / "try.yaml", "parameters: {seconds: 6}\ngrid: {shift: [0, 1, 2]}")
     client = start_client(root, "--workers", "2")

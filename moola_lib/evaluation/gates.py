@@ -172,15 +172,15 @@ def each_baseline_gate(name, comparisons, *, metric, is_off=False, **bounds):
 
 
 def gates_frame(gates):
-    """Return the gates as a frame for display, figures rounded to three significant digits."""
+    """Return the gates as a frame for display: three significant digits, and all of a thousand and more."""
     rows = []
     for gate in gates:
-        between = "" if gate.low is None else f"{gate.low:.3g} to {gate.high:.3g}"
+        between = "" if gate.low is None else f"{_say(gate.low)} to {_say(gate.high)}"
         rows.append(
             {
                 "gate": gate.name,
                 "kind": gate.kind,
-                "figure": "none" if gate.value is None else f"{gate.value:.3g}",
+                "figure": "none" if gate.value is None else _say(gate.value),
                 "95 % interval": between,
                 "target": gate.target,
                 "best baseline": gate.baseline or "",
@@ -188,6 +188,10 @@ def gates_frame(gates):
             }
         )
     return pd.DataFrame(rows)
+
+
+def _say(value):
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e12 else f"{value:.3g}"
 
 
 def _meets(value, bounds):

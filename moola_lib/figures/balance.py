@@ -41,7 +41,7 @@ def shares_figure(shares, *, title):
     figure.update_layout(barmode="stack")
     figure.update_xaxes(tickformat=".0%", range=[0, 1])
     figure.update_yaxes(autorange="reversed")
-    return style(figure, title, height=46 * len(shares) + 150)
+    return style(figure, title, x="share", height=46 * len(shares) + 165)
 
 
 def trajectories_figure(lines, *, title, y, columns=3, reference=None):
@@ -108,7 +108,7 @@ def reweighed_figure(frames, *, title="The same record, re-weighed"):
     figure.update_annotations(font_size=12)
     figure.update_yaxes(autorange="reversed")
     _scale_shares(figure)
-    return style(figure, title, height=34 * len(frames) + 180).update_layout(margin_t=62)
+    return style(figure, title, x="share", height=34 * len(frames) + 195).update_layout(margin_t=62)
 
 
 def record_figure(frame, *, title=""):
@@ -120,7 +120,7 @@ def record_figure(frame, *, title=""):
         From `evaluation.reweigh.reweigh`, or a record of `read_metrics`.
     title : str
     """
-    figure = make_subplots(rows=2, row_heights=[0.3, 0.7], vertical_spacing=0.16)
+    figure = make_subplots(rows=2, row_heights=[0.3, 0.7], vertical_spacing=0.2)
     tasks = _in_order(frame["task"].unique())
     for task in tasks:
         rows = frame[frame["task"] == task]
@@ -132,8 +132,9 @@ def record_figure(frame, *, title=""):
         trace = go.Scatter(x=rows["step"], y=rows["gradient_share"], name=task, line=line, showlegend=False)
         figure.add_trace(trace, row=2, col=1)
     figure.add_hline(y=0.05, row=2, **SILENCED_LINE)
-    style(figure, title, height=480).update_layout(margin_t=48 if title else 12)
+    style(figure, title, height=500).update_layout(margin_t=48 if title else 12)
     _scale_shares(figure, row=1)
+    figure.update_xaxes(title_text="share", row=1)
     figure.update_yaxes(autorange="reversed", row=1)
     figure.update_xaxes(title_text="step", row=2)
     figure.update_yaxes(title_text="share of the gradient", tickformat=".0%", range=[0, 1], row=2)
@@ -234,8 +235,8 @@ def critical_difference_figure(ranks, critical_difference, *, title="Mean ranks 
             marker={"size": 10, "color": TASK_COLOURS["pointers"]},
         )
     )
-    style(figure, title, height=26 * (n + len(joined)) + 150)
-    figure.update_layout(showlegend=False, margin={"t": 78, "b": 16})
+    style(figure, title, x="mean rank", height=26 * (n + len(joined)) + 165)
+    figure.update_layout(showlegend=False, margin={"t": 93, "b": 16})
     furthest = max(values[-1], values[0] + critical_difference)
     figure.update_xaxes(range=[0.8, 0.8 + 1.22 * (furthest - 0.8)], side="top", tickangle=0)
     figure.update_yaxes(tickvals=list(range(n)), ticktext=list(ranks.index), showgrid=False, zeroline=False)

@@ -70,7 +70,7 @@ def coverage_figure(coverage, *, title="Bars present, by trade date"):
     at = [YEAR_ROWS * k + day for k in range(len(names)) for day in (0, 2, 4)]
     labels = [text for name in names for text in ("Mon", name, "Fri")]
     figure.update_yaxes(tickvals=at, ticktext=labels, showgrid=False, zeroline=False, range=[n_rows - 0.5, -0.5])
-    return style(figure, title, height=ROW_PIXELS * n_rows + FRAME_PIXELS)
+    return style(figure, title, x="week", height=ROW_PIXELS * n_rows + FRAME_PIXELS)
 
 
 def hours_figure(hours, *, title="Bars present, by hour of the session"):
@@ -104,7 +104,7 @@ def hours_figure(hours, *, title="Bars present, by hour of the session"):
     figure.update_xaxes(
         type="category", showgrid=False, tickvals=list(hours.columns[:: 6 if hours.shape[1] > 12 else 2]), tickangle=0
     )
-    return style(figure, title, x="New York", height=ROW_PIXELS * len(hours) + FRAME_PIXELS)
+    return style(figure, title, x="hour in New York", height=ROW_PIXELS * len(hours) + FRAME_PIXELS)
 
 
 def _lay_out(days):

@@ -11,7 +11,7 @@ DRIFT_COLOURS = ("#dbe7ef", YELLOW, ORANGE)  # stable, shifted, drifted
 
 
 def distributions_figure(histograms, *, title="How each feature is distributed"):
-    """Draw small histograms, one per feature.
+    """Draw small histograms, one per feature: the share of bars by value, in the feature's own units.
 
     Parameters
     ----------
@@ -32,7 +32,11 @@ def distributions_figure(histograms, *, title="How each feature is distributed")
     figure.update_annotations(font_size=11)
     figure.update_xaxes(tickfont_size=10, nticks=4)
     figure.update_yaxes(tickfont_size=10, tickformat=".0%", nticks=3)
-    return style(figure, title, height=130 * rows + 70)
+    figure.update_yaxes(title={"text": "bars", "font_size": 11}, col=1)
+    for column in range(1, columns + 1):  # below the last panel of each column
+        last = (len(names) - column) // columns + 1
+        figure.update_xaxes(title={"text": "value", "font_size": 11}, row=last, col=column)
+    return style(figure, title, height=130 * rows + 90)
 
 
 def density_figure(density, names, *, title="Share of non-zero values per feature and time step"):
@@ -213,13 +217,15 @@ def positions_figure(start, length, *, title="Where expansions start, and how lo
     ----------
     start, length : ndarray (n,)
     """
-    figure = make_subplots(rows=1, cols=2, subplot_titles=["start (bar in the window)", "length (bars)"])
+    figure = make_subplots(rows=1, cols=2, subplot_titles=["start", "length"])
     for column, values in enumerate((start, length), 1):
         counts = np.bincount(np.asarray(values, int), minlength=105 if column == 1 else 1)
         x = np.arange(len(counts))
         figure.add_trace(go.Bar(x=x, y=counts, marker_color=BLUE, showlegend=False), row=1, col=column)
     for edge in (29.5, 74.5):
         figure.add_vline(x=edge, line={"color": GREY, "dash": "dash"}, row=1, col=1)
-    figure.update_yaxes(title_text="windows", row=1, col=1)
+    figure.update_yaxes(title_text="windows")
+    figure.update_xaxes(title_text="bar in the window", row=1, col=1)
+    figure.update_xaxes(title_text="bars", row=1, col=2)
     figure.update_annotations(font_size=12)
-    return style(figure, title, height=300)
+    return style(figure, title, height=330)

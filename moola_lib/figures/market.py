@@ -9,7 +9,7 @@ from moola_lib.figures.theme import BLUE, GREY, ORANGE, style
 COLOURS = (BLUE, ORANGE, GREY)
 
 
-def facts_figure(profiles, correlations, *, title="The day, and how volatility clusters"):
+def facts_figure(profiles, correlations, *, title="|Return| through the day, and how it clusters"):
     """Draw half-hour profiles and autocorrelations of |return|, a line a series.
 
     Parameters
@@ -24,8 +24,7 @@ def facts_figure(profiles, correlations, *, title="The day, and how volatility c
     -------
     plotly Figure
     """
-    panels = ["mean |return| by half hour (New York)", "autocorrelation of |return|, by lag (bars)"]
-    figure = make_subplots(rows=2, cols=1, subplot_titles=panels, vertical_spacing=0.2)
+    figure = make_subplots(rows=2, cols=1, vertical_spacing=0.2)
     hours = np.arange(46) / 2
     for (name, profile), colour in zip(profiles.items(), COLOURS, strict=False):
         line = {"color": colour, "width": 2}
@@ -37,7 +36,10 @@ def facts_figure(profiles, correlations, *, title="The day, and how volatility c
             )
             figure.add_trace(curve, 2, 1)
     ticks = np.arange(0, 24, 3)
-    figure.update_xaxes(tickvals=ticks, ticktext=[f"{(18 + tick) % 24:02d}:00" for tick in ticks], row=1, col=1)
+    clock = [f"{(18 + tick) % 24:02d}:00" for tick in ticks]
+    figure.update_xaxes(title_text="half hour in New York", tickvals=ticks, ticktext=clock, row=1, col=1)
+    figure.update_xaxes(title_text="lag (bars)", row=2, col=1)
     figure.update_yaxes(rangemode="tozero")
-    figure.update_annotations(font_size=12)
+    figure.update_yaxes(title_text="mean |return| / RMS", row=1, col=1)
+    figure.update_yaxes(title_text="autocorrelation", row=2, col=1)
     return style(figure, title, height=520)

@@ -75,7 +75,8 @@ def skill_figure(table, rivals, *, title="Skill on hidden bars"):
         )
         figure.add_trace(heat, row=row, col=1)
     figure.update_yaxes(autorange="reversed")
-    style(figure, title, height=len(rivals) * (24 * len(features) + 60) + 60)
+    figure.update_xaxes(title_text="how bars are hidden", row=len(rivals), col=1)
+    style(figure, title, height=len(rivals) * (24 * len(features) + 60) + 80)
     return figure.update_layout(margin_t=84)
 
 

@@ -23,7 +23,7 @@ TEMPLATE = go.layout.Template(
         # else a dark block on a clear ground, and the active button white on white
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": BLUE},
         "margin": MARGIN,
-        "title": {"font": {"size": 15}, "x": 0, "xref": "paper", "xanchor": "left"},
+        "title": {"font": {"size": 15}, "x": 0, "xref": "container", "xanchor": "left", "pad": {"l": 8}},
         "legend": {"orientation": "h", "x": 0, "yanchor": "top"},
         "xaxis": {"gridcolor": GRID, "zerolinecolor": ZERO, "automargin": True},
         "yaxis": {"gridcolor": GRID, "zerolinecolor": ZERO, "title": {"standoff": 8}, "automargin": True},

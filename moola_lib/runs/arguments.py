@@ -55,6 +55,8 @@ def build_parser():
     rerun.add_argument("--run-id", help="name of the new run (default RUN-rerun)")
     rerun.add_argument("--strict", action="store_true", help="exit 3 if a gate fails")
 
+    sweeps.add_arguments(commands)
+
     status = commands.add_parser("status", help="how far is a run? epoch, loss, rate, time left, memory")
     status.add_argument("run_id", nargs="?", metavar="RUN", help="default the newest")
     status.add_argument("--json", action="store_true", help="for scripts")
@@ -166,8 +168,6 @@ def build_parser():
     models = commands.add_parser("models", help="list the named models, or say where one came from")
     models.add_argument("name", nargs="?", metavar="NAME", help="one model, with its figures and gates")
     models.add_argument("--why", action="store_true", help="its ancestry, down to the raw file")
-
-    sweeps.add_arguments(commands)
 
     commands.add_parser("index", help="rebuild reports/index.html")
 

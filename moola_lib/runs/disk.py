@@ -2,6 +2,7 @@
 
 import datetime
 import shutil
+import sys
 from dataclasses import dataclass
 
 from moola_lib.errors import UserError
@@ -96,6 +97,47 @@ def remove_checkpoints(root, run_id):
         for folder in folders:
             shutil.rmtree(folder)
     return freed
+
+
+def collect(root, *, keep=None, older_than=None, is_dry=False, is_sure=False):
+    """Say what runs cost, and remove the checkpoints of those that the rule takes, after asking.
+
+    Parameters
+    ----------
+    root : Path
+    keep : int, optional
+        The newest runs to leave alone.
+    older_than : float, optional
+        Days; newer runs are left alone. Without either nothing is removed.
+    is_dry : bool
+        Only say what would go.
+    is_sure : bool
+        Do not ask.
+
+    Returns
+    -------
+    int
+        0, the exit code.
+    """
+    costs = list_costs(root)
+    print_costs(costs)
+    print(f"{say_bytes(sum(cost.total for cost in costs))} in all")
+    chosen = choose_runs(costs, keep=keep, older_than_days=older_than)
+    if keep is None and older_than is None:
+        print("give --keep N or --older-than DAYS to remove checkpoints of old runs")
+        return 0
+    size = say_bytes(sum(cost.checkpoints for cost in chosen))
+    names = ", ".join(cost.run_id for cost in chosen) or "no run"
+    print(f"{'would remove' if is_dry else 'to remove'}: checkpoints of {names} ({size})")
+    if is_dry or not chosen:
+        return 0
+    if not is_sure:
+        print("They cannot be promoted or resumed afterwards. Remove? [y/N] ", end="", flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            print("nothing removed")
+            return 0
+    print(f"freed {say_bytes(sum(remove_checkpoints(root, cost.run_id) for cost in chosen))}")
+    return 0
 
 
 def print_costs(costs, stream=None):

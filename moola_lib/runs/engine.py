@@ -73,10 +73,10 @@ def run_notebooks(
     resume : bool
         Continue the run `run_id`: its finished notebooks are skipped.
     on_event : callable, optional
-        Called with a dict per event, also from a second thread. `kind` is
+        Called with a dict per event, also from other threads. `kind` is
         `started`, `cell` (`cell`, `n_cells`), `epoch` (a row of the notebook's
-        `metrics.jsonl`), `skipped` or `ended` (`status`, `seconds`); each has
-        `stem`, `number`, `total`.
+        `metrics.jsonl`), `memory` (`bytes` its kernel holds), `skipped` or `ended`
+        (`status`, `seconds`); each has `stem`, `number`, `total`.
     resolved_by_stem : dict of str to dict, optional
         Every parameter, for the record; default `parameters_by_stem`.
     is_strict : bool
@@ -173,7 +173,7 @@ class _Run:
             record["finished_at"] = records.utc_now()
             record["seconds"] = round(record["seconds"] + time.monotonic() - began, 2)
             record["exit_code"] = records.exit_code(record, is_strict=record["is_strict"])
-            self._reserve.unlink(missing_ok=True)
+            self._give_back_reserve()
             self.save()
 
     def one(self, stem, parameters, place):
@@ -196,8 +196,11 @@ class _Run:
         def on_row(row):
             self.on_event({"kind": "epoch", "row": row, **place})
 
+        def on_memory(n_bytes):
+            self.on_event({"kind": "memory", "bytes": n_bytes, **place})
+
         metrics = artifacts_folder(self.root, self.record["run_id"], stem) / "metrics.jsonl"
-        self.watch = KernelWatch(on_kernel, on_shutdown=self.stop.hear)
+        self.watch = KernelWatch(on_kernel, on_shutdown=self.stop.hear, on_memory=on_memory)
         status = "failed"
         try:
             with follow_rows(metrics, on_row), _upstream_environment(self.upstreams_by_stem.get(stem)):
@@ -230,8 +233,13 @@ class _Run:
         except UserError:
             if not self._reserve.exists():
                 raise
-            self._reserve.unlink()
+            self._give_back_reserve()
             records.write_run(self.root, self.record)
+
+    def _give_back_reserve(self):
+        """Free what was kept for the record, unless the folder has become read-only: writing the record says so."""
+        with contextlib.suppress(OSError):
+            self._reserve.unlink(missing_ok=True)
 
     def withhold_leaks(self, stem, status):
         """Keep back the page of a notebook that wrote a key somewhere; return its status."""

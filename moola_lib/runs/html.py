@@ -29,7 +29,7 @@ def render_report(ipynb_path, html_path, *, assets, run_info, is_single_file=Fal
     run_info : dict
         What the page says of its run, every entry optional: `run_id`, `stem`,
         `status`, `started_at`, `seconds`, `profile`, `data`, `git`, `seed`,
-        `versions`, `device`, `peak_memory_mb`, `error`, `siblings` (stems whose
+        `versions`, `device`, `peak_memory_mb`, `gpu_peak_memory_mb`, `error`, `siblings` (stems whose
         pages to link to). `reporting.report_info` makes it.
     is_single_file : bool
         Put plotly's script into the page (4.8 MB) and link to no other page.
@@ -171,7 +171,9 @@ def record_facts(info):
     git, data, versions = (info.get(key) or {} for key in ("git", "data", "versions"))
     data_text, data_kind = data_facts(data)
     days = [str(data[key])[:16].replace("T", " ") for key in ("first_bar", "last_bar") if data.get(key)]
-    memory, dirty = info.get("peak_memory_mb"), " and uncommitted changes" if git.get("is_dirty") else ""
+    dirty = " and uncommitted changes" if git.get("is_dirty") else ""
+    memory = [(info.get("peak_memory_mb"), "MB"), (info.get("gpu_peak_memory_mb"), "MB on the GPU")]
+    no_labels = "none used" if data and info.get("status") == "finished" else None
     facts = [
         ("Run", info.get("run_id"), ""),
         ("Date", format_date(info.get("started_at")), ""),
@@ -179,12 +181,12 @@ def record_facts(info):
         ("Profile", info.get("profile"), ""),
         ("Data", data_text, data_kind),
         ("Bars from, to (UTC)", " to ".join(days), ""),
-        ("Labels", _label_fact(data), "warn" if data.get("is_proposed") else ""),
+        ("Labels", _label_fact(data) or no_labels, "warn" if data.get("is_proposed") else ""),
         ("Seed", info.get("seed"), ""),
         ("Code", git["commit"][:10] + dirty if git.get("commit") else None, "warn" if dirty else ""),
         ("Wall time", None if info.get("seconds") is None else format_seconds(info["seconds"]), ""),
         ("Device", info.get("device"), ""),
-        ("Peak memory", None if memory is None else f"{memory:,} MB", ""),
+        ("Peak memory", ", ".join(f"{size:,} {unit}" for size, unit in memory if size is not None), ""),
         ("Versions", ", ".join(f"{name} {version}" for name, version in versions.items()), "long"),
     ]
     return [(name, NOT_RECORDED if value in (None, "") else value, kind) for name, value, kind in facts]

@@ -22,6 +22,8 @@ class KernelWatch:
         Called with its process id.
     on_shutdown : callable(), optional
         Called when it is about to be shut down.
+    on_memory : callable(int), optional
+        Called with the bytes held, at each look, from the thread that looks.
 
     Attributes
     ----------
@@ -29,10 +31,11 @@ class KernelWatch:
         Bytes held at the last look and at most, its worker processes included.
     """
 
-    def __init__(self, on_start=None, on_shutdown=None):
+    def __init__(self, on_start=None, on_shutdown=None, on_memory=None):
         self.memory = self.peak_memory = 0
         self._on_start = on_start or (lambda pid: None)
         self.on_shutdown = on_shutdown or (lambda: None)
+        self._on_memory = on_memory or (lambda n_bytes: None)
         self._process, self._pid, self._free = None, None, None
         self._oom_kills = count_oom_kills()
         self._stop = threading.Event()
@@ -80,6 +83,7 @@ class KernelWatch:
             if n_bytes:  # the dead hold nothing
                 self.memory, self.peak_memory = n_bytes, max(self.peak_memory, n_bytes)
                 self._free = memory_limits()[1]
+                self._on_memory(n_bytes)
             if self._stop.wait(SECONDS_BETWEEN_SAMPLES):
                 return
 

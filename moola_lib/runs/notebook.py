@@ -217,7 +217,7 @@ class NotebookRun:
         """
         parameters = self.parameters.model_dump(mode="json")
         record = {
-            "device": parameters.get("device"),
+            "device": parameters.get("device", "cpu"),  # what offers no choice computes on the CPU
             **extra,
             "stem": self.stem,
             "run_id": self.run_id,
@@ -235,6 +235,7 @@ class NotebookRun:
             "versions": records.package_versions(),
             "git": self._git,
             "peak_memory_mb": round(_peak_memory_mb()),
+            "gpu_peak_memory_mb": _gpu_peak_memory_mb(),
         }
         write_json(self.folder / "record.json", record)
         return _in_short(plain(record))
@@ -341,6 +342,15 @@ def _peak_memory_mb():
     """Return the process's peak resident memory (kilobytes on Linux, bytes on macOS)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def _gpu_peak_memory_mb():
+    """Return what torch held on the GPUs at most, or None where none was used."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    peaks = [torch.cuda.max_memory_allocated(device) for device in range(torch.cuda.device_count())]
+    return round(sum(peaks) / (1 << 20))
 
 
 def _in_short(record):

@@ -107,6 +107,7 @@ def report_info(root, record, stem):
         "versions": own.get("versions") or record.get("versions"),
         "device": own.get("device"),
         "peak_memory_mb": own.get("peak_memory_mb", entry.get("peak_memory_mb")),
+        "gpu_peak_memory_mb": own.get("gpu_peak_memory_mb"),
         "error": error if error is not None and error.get("stem") == stem else None,
     }
 

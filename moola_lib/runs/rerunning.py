@@ -98,7 +98,7 @@ def print_plan(plan):
 
 
 def rerun(plan, *, on_event=None, is_strict=False):
-    """Repeat a run and compare; what differs is printed and kept in the record under `rerun`.
+    """Repeat a run and compare; what differs is kept in the record under `rerun`.
 
     Returns
     -------
@@ -131,15 +131,22 @@ def rerun(plan, *, on_event=None, is_strict=False):
     if different and record["exit_code"] == records.FINISHED:
         record["exit_code"] = records.GATE_FAILED
     write_json(reports_folder(plan.root, plan.run_id) / "run.json", record)
-    if not different:
-        print(f"all {n_compared:,} figures are bit for bit those of {plan.original['run_id']}")
-    else:
-        print(f"{len(different):,} of {n_compared:,} figures differ from {plan.original['run_id']}:")
-        for row in different[:N_NAMED]:
-            print(f"  {row['notebook']} {row['figure']}: {row['before']} then, {row['now']} now")
-        if len(different) > N_NAMED:
-            print(f"  … and {len(different) - N_NAMED:,} more, in run.json under rerun")
     return RunResult(record, result.folder)
+
+
+def print_outcome(record):
+    """Say whether a repeated run's figures are the same, and name the first that differ; nothing if it did not end."""
+    outcome = record.get("rerun")
+    if outcome is None:
+        return
+    if not outcome["different"]:
+        print(f"all {outcome['n_compared']:,} figures are bit for bit those of {outcome['of']}")
+        return
+    print(f"{outcome['n_different']:,} of {outcome['n_compared']:,} figures differ from {outcome['of']}:")
+    for row in outcome["different"][:N_NAMED]:
+        print(f"  {row['notebook']} {row['figure']}: {row['before']} then, {row['now']} now")
+    if outcome["n_different"] > N_NAMED:
+        print(f"  … and {outcome['n_different'] - N_NAMED:,} more, in run.json under rerun")
 
 
 def compare_runs(root, before, now):

@@ -1,5 +1,7 @@
 """What a run shows in the terminal: live lines, or plain ones when piped."""
 
+import contextlib
+import os
 import sys
 import time
 
@@ -10,10 +12,49 @@ _COLOURS = {"PASS": "green", "FAIL": "bold red", "finished": "green", "failed": 
 _MARKS = {"finished": "✓", "failed": "✗", "interrupted": "■"}
 
 
+@contextlib.contextmanager
+def steady_output():
+    """Let a run outlive whoever reads its output: a closed terminal, `moola run | head`."""
+    with contextlib.redirect_stdout(_Steady(sys.stdout)), contextlib.redirect_stderr(_Steady(sys.stderr)):
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+
+
+class _Steady:
+    """A text stream that falls silent once it cannot be written."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text):
+        """Write text, perhaps to nobody."""
+        try:
+            self._stream.write(text)
+        except OSError:
+            self._fall_silent()
+        return len(text)
+
+    def flush(self):
+        """Write what is buffered, perhaps to nobody."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self._fall_silent()
+
+    def _fall_silent(self):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+
 class RunDisplay:
     """Show the engine's events; pass `display.show` as its `on_event`.
 
-    On a terminal one live block tells notebook, cell and epoch. Elsewhere
+    On a terminal one live block tells notebook, cell, time, the kernel's memory and the epoch. Elsewhere
     plain lines: one at each notebook's start and end, and at most one per ten
     seconds of training.
     """
@@ -26,7 +67,7 @@ class RunDisplay:
 
         stream = stream or sys.stdout
         self.console = Console(file=stream, highlight=False, soft_wrap=not stream.isatty())
-        self._event, self._epoch, self._began, self._last_line = None, "", 0.0, 0.0
+        self._event, self._epoch, self._memory, self._began, self._last_line = None, "", "", 0.0, 0.0
         self._live = None
         if self.console.is_terminal:
             self._live = Live(self, console=self.console, refresh_per_second=4, transient=True)
@@ -44,7 +85,7 @@ class RunDisplay:
             self._live.stop()
 
     def __rich__(self):
-        """Return the live block: notebook, cell, time; below them the epoch."""
+        """Return the live block: notebook, cell, time, memory; below them the epoch."""
         from rich.text import Text
 
         if self._event is None:
@@ -54,7 +95,7 @@ class RunDisplay:
         text.append(event["stem"], style="bold")
         if "cell" in event:
             text.append(f"  cell {event['cell']}/{event['n_cells']}", style="dim")
-        text.append(f"  {format_seconds(time.monotonic() - self._began)}", style="dim")
+        text.append(f"  {format_seconds(time.monotonic() - self._began)}{self._memory}", style="dim")
         if self._epoch:
             text.append(f"\n    {self._epoch}")
         return text
@@ -64,11 +105,13 @@ class RunDisplay:
         kind, now = event["kind"], time.monotonic()
         place = f"{event['number']}/{event['total']} {event['stem']}"
         if kind == "started":
-            self._event, self._epoch, self._began, self._last_line = event, "", now, now
+            self._event, self._epoch, self._memory, self._began, self._last_line = event, "", "", now, now
             if not self._live:
                 self.console.print(f"{place} started", markup=False)
         elif kind == "cell":
             self._event = event
+        elif kind == "memory":
+            self._memory = f"  {event['bytes'] / 1e9:.1f} GB"
         elif kind == "epoch" and "epoch" in event["row"]:
             self._epoch = epoch_line(event["row"])
             if not self._live and now - self._last_line >= self.seconds_between_lines:

@@ -25,6 +25,7 @@ def sweep(arguments, models=None):
     from moola_lib.runs.sweeps.description import read_sweep
     from moola_lib.runs.sweeps.display import SweepDisplay
     from moola_lib.runs.sweeps.execute import run_sweep
+    from moola_lib.runs.terminal import steady_output
 
     if models is None:
         from moola_lib.runs.parameters import PARAMETERS as models
@@ -34,20 +35,21 @@ def sweep(arguments, models=None):
     asked = read_sweep(arguments.file, models, root)
     if arguments.trials and not asked.search:
         raise UserError(f"--trials goes with a search, and {arguments.file} has a grid")
-    with SweepDisplay(root, asked) as display:
-        state = run_sweep(
-            asked,
-            models,
-            root=root,
-            scheduler=arguments.scheduler,
-            n_workers=arguments.workers,
-            max_runs=arguments.max_runs,
-            max_hours=arguments.max_hours,
-            n_trials=arguments.trials,
-            is_retrying=arguments.retry_failed,
-            on_event=display.show,
-        )
-    return display.close(state)
+    with steady_output():
+        with SweepDisplay(root, asked) as display:
+            state = run_sweep(
+                asked,
+                models,
+                root=root,
+                scheduler=arguments.scheduler,
+                n_workers=arguments.workers,
+                max_runs=arguments.max_runs,
+                max_hours=arguments.max_hours,
+                n_trials=arguments.trials,
+                is_retrying=arguments.retry_failed,
+                on_event=display.show,
+            )
+        return display.close(state)
 
 
 def _count(text):

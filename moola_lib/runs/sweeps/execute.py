@@ -7,6 +7,7 @@ from collections import deque
 
 from moola_lib.errors import UserError
 from moola_lib.files import lock_folder
+from moola_lib.runs.signals import Stop, signals_interrupt
 from moola_lib.runs.sweeps import worker
 from moola_lib.runs.sweeps.cluster import find_dashboard, join_cluster, list_workers, open_cluster
 from moola_lib.runs.sweeps.ledger import FINISHED, N_TRIES, WAITING, Ledger
@@ -124,15 +125,18 @@ class _Execution:
 
     def go(self):
         """Work until nothing is left, a bound is reached, or Ctrl-C; whatever happens, the ledger says how it ended."""
-        status = INTERRUPTED
+        status, stop = INTERRUPTED, Stop()
         try:
-            self._tell_search()
-            status = self._work() if self.client is not None else FINISHED
-        except (KeyboardInterrupt, UserError) as error:
-            with contextlib.suppress(KeyboardInterrupt):  # a second one does not wait
-                self._end_all()
-            if isinstance(error, UserError):
-                raise
+            with signals_interrupt(stop, _interrupt):
+                try:
+                    self._tell_search()
+                    status = self._work() if self.client is not None else FINISHED
+                except (KeyboardInterrupt, UserError) as error:
+                    stop.hear()
+                    with contextlib.suppress(KeyboardInterrupt):  # a second one does not wait
+                        self._end_all()
+                    if isinstance(error, UserError):
+                        raise
         finally:
             for run_id in self.at_work:
                 self.ledger.interrupt(run_id)
@@ -233,6 +237,10 @@ class _Execution:
         self._resources = {"GPU": 1} if with_gpu else {}
         self._n_workers = len(with_gpu or workers)
         self._counted_at = time.monotonic()
+
+
+def _interrupt():
+    raise KeyboardInterrupt
 
 
 def _describe_failure(error):

@@ -17,8 +17,12 @@ SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def dask_setup(worker):
-    """Leave Ctrl-C and SIGTERM to whoever began the sweep (Dask calls this when a worker starts)."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # a function, not SIG_IGN: that one the kernels would inherit
+    """Leave signals to whoever began the sweep (Dask calls this when a worker starts)."""
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+    ):  # a function, not SIG_IGN: that one the kernels would inherit
         signal.signal(number, lambda number, frame: None)
 
 

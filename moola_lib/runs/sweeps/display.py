@@ -12,6 +12,7 @@ from moola_lib.runs.sweeps.results import count_statuses, say_arm
 from moola_lib.runs.terminal import open_console, say_count
 
 SECONDS_BETWEEN_PAGES = 10.0  # of the report and of the index
+MOST_SHARE_OF_TIME = 0.05  # of a sweep of many runs pages are written less often
 SECONDS_BETWEEN_LOOKS = 1.0  # at the records of runs at work
 N_AT_WORK = 12  # runs that are shown
 BAR_LETTERS = 60
@@ -28,7 +29,7 @@ class SweepDisplay:
     def __init__(self, root, sweep, stream=None):
         self._root, self._sweep = root, sweep
         self.console = open_console(stream)
-        self._told, self._looked_at, self._written_at = {}, 0.0, 0.0
+        self._told, self._looked_at, self._due = {}, 0.0, 0.0
         self._state, self._at_work, self._began, self._live = None, [], time.monotonic(), None
 
     def __enter__(self):
@@ -77,7 +78,7 @@ class SweepDisplay:
             self._write_pages(state)
         elif kind == "ended":
             self._tell_changes(state)
-            if time.monotonic() - self._written_at > SECONDS_BETWEEN_PAGES:
+            if time.monotonic() > self._due:
                 self._write_pages(state)
         elif kind == "stopping":
             self._print("stopping: runs at work save what they have")
@@ -141,9 +142,11 @@ class SweepDisplay:
         """Write the report and the index; return the report's path."""
         from moola_lib.runs.sweeps.report import write_report
 
+        began = time.monotonic()
         page = write_report(self._root, state)
         build_index(self._root)
-        self._written_at = time.monotonic()
+        ended = time.monotonic()
+        self._due = ended + max(SECONDS_BETWEEN_PAGES, (ended - began) / MOST_SHARE_OF_TIME)
         return page
 
     def _print(self, text, style=None):

@@ -58,10 +58,11 @@ def write_report(root, state):
 
 def draw_figures(state, runs, arms, selection):
     """Return (text for who cannot see it, plotly Figure) for each figure of a sweep."""
-    from moola_lib.figures.sweeps import arms_figure, parallel_figure, parameter_figure
+    from moola_lib.figures.sweeps import N_DRAWN, arms_figure, parallel_figure, parameter_figure
 
     metric, names = state["metric"], [name for name in state["varied"] if arms[name].astype(str).nunique() > 1]
-    luck, title = None, "Arms, the best on top"
+    luck = None
+    title = "Arms, the best on top" if len(arms) <= N_DRAWN else f"The best {N_DRAWN} of {len(arms)} arms"
     if selection.n_arms > 1 and selection.spread_of:
         middle = arms["mean"].mean()
         luck = middle, middle + (selection.luck_high if state["is_higher_better"] else -selection.luck_high)

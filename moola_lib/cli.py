@@ -340,6 +340,12 @@ def _index(arguments, models):
     return 0
 
 
+def _pod(arguments, models):
+    from moola_lib.runs.pods.commands import run_command
+
+    return run_command(arguments, models)
+
+
 COMMANDS = {
     "run": _run,
     "rerun": _rerun,
@@ -360,6 +366,7 @@ COMMANDS = {
     "export": _export,
     "gc": _gc,
     "doctor": _doctor,
+    "pod": _pod,
 }
 
 if __name__ == "__main__":

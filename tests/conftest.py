@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import threading
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -194,3 +195,58 @@ def hears_hang_ups():
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
+def pod(tmp_path):
+    """A pod on this machine, reached over sshd."""
+    import sshd
+
+    sshd.require()
+    pod = sshd.LocalPod(tmp_path / "pod").start()
+    yield pod
+    pod.kill()
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A project to send to a pod, whose runs take no kernel; times are short."""
+    from pod_project import build_pod_project
+
+    from moola_lib.runs.pods import launch, ssh
+
+    root = build_pod_project(tmp_path / "client", is_quick=True)
+    monkeypatch.setenv("MOOLA_HOME", str(root))
+    for name in ("MOOLA_RUN_ID", "MOOLA_HEADLESS", "RUNPOD_API_KEY", "RUNPOD_API_URL"):
+        monkeypatch.delenv(name, raising=False)
+    quick = {"heartbeat_seconds": 0.2, "poll_seconds": 0.2, "retry_seconds": 1.0, "stop_seconds": 10.0}
+    for name, value in quick.items():
+        monkeypatch.setitem(launch.TIMES, name, value)
+    monkeypatch.setattr(launch, "LEAST_FREE_GB", 0.01)
+    monkeypatch.setattr(ssh, "PATIENCE_SECONDS", 60.0)
+    return root
+
+
+@pytest.fixture
+def runpod():
+    """RunPod's API on this machine, with the keys of the account and of the pod."""
+    import runpod_api
+    import sshd
+
+    account = runpod_api.FakeRunPod({runpod_api.OWN_KEY, sshd.KEY})
+    with runpod_api.serve(account) as account.url:
+        yield account
+
+
+@pytest.fixture
+def rented(runpod, home, tmp_path, monkeypatch):
+    """A pod that RunPod's API knows, and stops."""
+    import sshd
+
+    sshd.require()
+    pod = sshd.LocalPod(tmp_path / "pod", api_url=runpod.url).start()
+    runpod.add(sshd.POD_ID, port=pod.port)
+    runpod.on_stop = lambda pod_id: threading.Timer(0.2, pod.kill).start()
+    monkeypatch.setenv("RUNPOD_API_URL", runpod.url)
+    yield pod
+    pod.kill()

@@ -3,6 +3,7 @@
 import argparse
 
 from moola_lib import __version__
+from moola_lib.runs.pods import commands as pods
 from moola_lib.runs.sweeps import command as sweeps
 
 DESCRIPTION = "Find expansions in one-minute bars: bars in, notebooks run, models kept and used."
@@ -188,6 +189,8 @@ def build_parser():
     gc.add_argument("--older-than", type=_count, metavar="DAYS", help="remove those of runs that began before")
     gc.add_argument("--dry-run", action="store_true", help="only say what would be removed")
     gc.add_argument("--yes", action="store_true", help="do not ask")
+
+    pods.add_arguments(commands, PROFILES, argparse.RawDescriptionHelpFormatter)
     return parser
 
 

@@ -181,7 +181,7 @@ def absolute_paths(model, values, *folders):
         places = [(Path(folder) / Path(value).expanduser()).resolve() for folder in folders]
         return str(next((place for place in places if place.exists()), places[0]))
 
-    for name in set(_path_fields(model)) & values.keys():
+    for name in set(path_fields(model)) & values.keys():
         value = values[name]
         result[name] = [absolute(each) for each in value] if isinstance(value, list) else absolute(value)
     return result
@@ -189,7 +189,7 @@ def absolute_paths(model, values, *folders):
 
 def _check_places(model, values, root):
     """Refuse a file or an upstream run that is not there, before any kernel starts."""
-    for name in _path_fields(model):
+    for name in path_fields(model):
         paths = values[name] if isinstance(values[name], list) else [values[name]]
         for path in paths:
             if path is not None and not Path(path).exists():
@@ -201,7 +201,7 @@ def _check_places(model, values, root):
         raise UserError(f"upstream_run: there is no run {upstream!r}; the runs are listed in reports/index.html")
 
 
-def _path_fields(model):
+def path_fields(model):
     """Return the names of the fields that hold paths."""
     extras = {name: field.json_schema_extra for name, field in model.model_fields.items()}
     return [name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("path")]

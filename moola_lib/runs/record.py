@@ -25,6 +25,9 @@ KEY_PACKAGES = (
 )  # fmt: skip
 
 
+GIT_STATE = ".git-state.json"
+
+
 def utc_now():
     """Return the current time as text: UTC, to the second, ISO 8601 with a `Z`."""
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -48,7 +51,12 @@ def package_versions():
 
 
 def git_state(root):
-    """Return `{"commit": str, "is_dirty": bool}` of `root`, or nulls outside git."""
+    """Return `{"commit": str, "is_dirty": bool}` of `root`, or nulls outside git.
+
+    A copy that was sent to a pod has no git; it says in a file what it was copied from.
+    """
+    if (root / GIT_STATE).exists():
+        return read_json(root / GIT_STATE)
 
     def ask(*words):
         return subprocess.run(

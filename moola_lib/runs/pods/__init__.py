@@ -1,0 +1,5 @@
+"""One rented machine: send a run there, watch it, bring its results home, and see that the machine stops.
+
+Two kinds of files. `supervisor`, `watchdog`, `states`, `seals` and `onpod` run on the pod, on any Python and
+without a package installed; the others run at home.
+"""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-GROUPS = ("features", "market", "training", "skill", "balance")
+GROUPS = ("features", "market", "training", "skill", "balance", "sweeps")
 MODULES = {"training": ("training", "fits", "live")}  # a group has a module of its name, unless it says otherwise
 N_ROUNDS = 7
 

@@ -53,24 +53,23 @@ def gather_against_memcpy(batch_size):
 def assembly_against_step():
     """Gather a batch, draw its mask and jitter, all that happens outside the model; take a whole training step."""
     import numpy as np
-    import torch
 
-    from moola_lib.learning.objectives import add_jitter, draw_mask
+    from moola_lib.learning.objectives import draw_mask, jitter_windows
     from moola_lib.learning.pretrain import PretrainSettings, pretrain
     from moola_lib.models import build_model
     from moola_lib.windows.gather import WindowGatherer
+    from moola_lib.windows.noise import window_uniforms
 
     gather = WindowGatherer(five_years_of_features())
     settings = PretrainSettings(n_epochs=1, batch_size=STEP_BATCH, mask="span", n_threads=1, seed=SEED)
     model = build_model("masked_autoencoder", n_features=11)
     batches = _random_places(gather).split(STEP_BATCH)
-    noise = torch.Generator().manual_seed(SEED)
 
     def ours():
         for batch in batches:
             clean, is_valid = gather(batch)
-            draw_mask(is_valid.shape, settings, noise)
-            add_jitter(clean, is_valid, settings.jitter, noise)
+            draw_mask(window_uniforms((SEED, 0), batch, WINDOW_BARS), settings)
+            jitter_windows(clean, is_valid, batch, settings, epoch=0)
         return len(batches)
 
     def reference():

@@ -47,7 +47,7 @@ def main(argv=None, models=None):
         print(f"moola: {one_line(error.filename or error)} may not be read; change its permissions", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        advice = "; run the same command again to go on" if arguments.command in ("import", "features") else ""
+        advice = "; run the same command again to go on" if arguments.command in ("import", "features", "sweep") else ""
         print(f"moola: interrupted{advice}", file=sys.stderr)
         return 130
 
@@ -103,6 +103,12 @@ def _rerun(arguments, models):
         with terminal.RunDisplay() as display:
             result = rerunning.rerun(plan, on_event=display.show, is_strict=arguments.strict)
         return _close_run(root, result)
+
+
+def _sweep(arguments, models):
+    from moola_lib.runs.sweeps.command import sweep
+
+    return sweep(arguments, models)
 
 
 def _close_run(root, result):
@@ -208,8 +214,9 @@ def _features(arguments, models):
     options = _given(arguments, "feature_set", "zigzag", "k", "extra", "max_gap_minutes")
     splitting = _given(arguments, "fractions", "dates", "embargo_bars")
     if not Path(arguments.source).is_dir():
-        if arguments.workers is not None:
-            raise UserError("--workers goes with a folder of bar files")
+        for name in ("workers", "scheduler"):
+            if getattr(arguments, name) is not None:
+                raise UserError(f"--{name} goes with a folder of bar files")
         from moola_lib.runs import tables
 
         folder = arguments.folder
@@ -227,7 +234,7 @@ def _features(arguments, models):
 
     broken = tables_by_month.write_tables(
         arguments.source, arguments.folder, reading=reading, options=options, n_workers=arguments.workers,
-        overwrite=arguments.overwrite, on_instrument=print,
+        scheduler=arguments.scheduler, overwrite=arguments.overwrite, on_instrument=print,
     )  # fmt: skip
     n_instruments = len(tables_by_month.read_manifest(Path(arguments.folder))["instruments"])
     summary = f"{say_count(n_instruments, 'instrument')} in {arguments.folder}"
@@ -342,6 +349,7 @@ def _pod(arguments, models):
 COMMANDS = {
     "run": _run,
     "rerun": _rerun,
+    "sweep": _sweep,
     "status": _status,
     "import": _import,
     "labels": _labels,

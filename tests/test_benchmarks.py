@@ -136,7 +136,7 @@ def test_an_unknown_group_is_one_sentence(capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == (
-        "benchmarks: group 'feature' is not known; choose from features, market, training, skill, balance\n"
+        "benchmarks: group 'feature' is not known; choose from features, market, training, skill, balance, sweeps\n"
     )
 
 

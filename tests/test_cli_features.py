@@ -78,6 +78,7 @@ def test_features_reads_bars_as_told(bars_file, tmp_path, capsys):
         (["BARS", "-o", "OUT", "--max-gap-minutes", "1e12"], "at most 10,080 (a week)"),
         (["FOLDER", "-o", "OUT", "--max-gap-minutes", "inf"], "at most 10,080 (a week)"),
         (["BARS", "-o", "OUT", "--workers", "2"], "--workers goes with a folder"),
+        (["BARS", "-o", "OUT", "--scheduler", "tcp://a:1"], "--scheduler goes with a folder"),
         (["BARS", "-o", "OUT", "--bars", "BARS"], "--bars goes with --verify"),
         (["BARS", "-o", "BARS"], "exists already"),
         (["BARS", "-o", "BARS", "--overwrite"], "is a file"),

@@ -31,6 +31,7 @@ KNOWS_NO_SCIENCE = [
     "engine", "execution", "record", "html", "index", "project", "terminal", "parameters_check", "kernels", "saving",
     "processes", "signals", "opening", "leaks", "inputs", "status", "rerunning",
     "upstream", "rows", "planning",
+    "sweeps/description", "sweeps/plan", "sweeps/ledger", "sweeps/execute", "sweeps/worker", "sweeps/cluster",
     *(f"pods/{path.stem}" for path in sorted((ROOT / "runs" / "pods").glob("*.py"))),
 ]  # fmt: skip
 SOURCES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

@@ -155,7 +155,7 @@ def test_a_full_disk_is_one_sentence_and_the_old_checkpoint_survives(gather, tmp
 def test_on_a_disk_that_is_really_full_the_last_whole_checkpoint_resumes(tmp_path):
     unshare = shutil.which("unshare")
     private_disk = [unshare or "", "--mount", "--map-root-user", "sh", "-c"]
-    mount = 'mount -t tmpfs -o size=140k tmpfs "$1"'
+    mount = 'mount -t tmpfs -o size=120k tmpfs "$1"'
     if unshare is None or subprocess.run([*private_disk, mount, "sh", tmp_path], capture_output=True).returncode:
         pytest.skip("no private tmpfs can be mounted here")
     kept = tmp_path.with_name(f"{tmp_path.name}-kept")

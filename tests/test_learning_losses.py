@@ -148,6 +148,23 @@ def test_masked_huber_refuses_other_shapes(shapes, sentence):
         masked_huber(torch.zeros(predicted), torch.zeros(target), torch.ones(mask, dtype=torch.bool))
 
 
+def test_masked_huber_of_parts_sums_to_the_whole():
+    predicted, target = torch.randn(6, 9, 2), torch.randn(6, 9, 2)
+    is_masked = torch.rand(6, 9) < 0.4
+    is_masked[:2] = False  # a part without anything hidden counts nothing
+    parts = [part.split(2) for part in (predicted, target, is_masked)]
+    total = sum(masked_huber(*part, reduction="sum") for part in zip(*parts, strict=True))
+    assert float(total / (is_masked.sum() * 2)) == pytest.approx(float(masked_huber(predicted, target, is_masked)))
+
+
+def test_masked_huber_sends_no_gradient_to_visible_bars_however_wrong_they_are():
+    predicted, target = torch.full((2, 5, 3), 1e30, requires_grad=True), torch.zeros(2, 5, 3)
+    is_masked = torch.zeros(2, 5, dtype=torch.bool)
+    is_masked[0, 1] = True
+    masked_huber(predicted, target, is_masked, reduction="sum").backward()
+    assert torch.equal(predicted.grad != 0, is_masked.unsqueeze(-1).expand(2, 5, 3))
+
+
 def test_masked_huber_needs_something_hidden():
     with pytest.raises(ValueError, match="nothing is masked"):
         masked_huber(torch.zeros(2, 6, 3), torch.zeros(2, 6, 3), torch.zeros(2, 6, dtype=torch.bool))

@@ -12,16 +12,17 @@ import yaml
 
 from moola_lib.runs.parameters import PARAMETERS
 from moola_lib.runs.parameters_check import check_parameters, load_model, read_yaml
+from moola_lib.runs.sweeps.description import read_sweep
+from moola_lib.runs.sweeps.plan import grid_points
 
 ROOT = Path(__file__).parent.parent
 STEMS = sorted(PARAMETERS)
 # The gallery's pages are opened from disk, where a browser reads no compressed script.
 MAY_BE_LARGE = {"reports/gallery/assets/plotly.min.js"}
+SWEEPS = sorted(ROOT.glob("params/sweeps/*.yaml"))
+SKYPILOT = ROOT / "params" / "runpod" / "skypilot.yaml"  # a task and no parameters; see test_pods_export
+PROFILE_FILES = sorted(set(ROOT.glob("params/*/*.yaml")) - {*SWEEPS, SKYPILOT})
 NOTEBOOKS = [ROOT / "notebooks" / f"{stem}.ipynb" for stem in STEMS]
-
-
-# skypilot.yaml is no parameters but a task for SkyPilot; see test_pods_export.
-PROFILE_FILES = sorted(path for path in ROOT.glob("params/*/*.yaml") if path.name != "skypilot.yaml")
 
 
 def pins():
@@ -113,8 +114,24 @@ def test_parameter_file_is_valid_differs_and_gives_reasons(path):
     defaults = model().model_dump()
     same = [name for name in values if getattr(checked, name) == defaults[name]]
     assert not same, f"{same} repeat the default"
-    bare = [line for line in path.read_text().splitlines() if not line.startswith("#") and line and "#" not in line]
-    assert not bare, f"no reason given: {bare}"
+    assert not (bare := lines_without_reason(path)), f"no reason given: {bare}"
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_sweep_is_valid_in_every_combination_and_gives_reasons(path):
+    sweep = read_sweep(path, PARAMETERS, ROOT)
+    model = load_model(sweep.stem, PARAMETERS)
+    profile = ROOT / "params" / sweep.profile / f"{sweep.stem}.yaml"
+    base = read_yaml(profile) if profile.exists() else {}
+    corners = {name: each.get("choices") or [each["low"], each["high"]] for name, each in sweep.search.items()}
+    for point in grid_points(sweep.grid or corners):
+        check_parameters(model, base | sweep.fixed | point, str(path))
+    assert not (bare := lines_without_reason(path)), f"no reason given: {bare}"
+
+
+def lines_without_reason(path):
+    lines = path.read_text().splitlines()
+    return [line for line in lines if not line.startswith("#") and line and "#" not in line and not line.endswith(":")]
 
 
 def test_both_profiles_cover_every_notebook():

@@ -100,6 +100,22 @@ def test_worker_processes_write_the_same_bytes(instruments, uninterrupted, tmp_p
     assert [line.partition(" ")[0] for line in lines] == ["AA", "B_B", "CC", "d"]
 
 
+@pytest.mark.sweep
+@pytest.mark.slow
+def test_workers_of_a_cluster_write_the_same_bytes(instruments, uninterrupted, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("distributed")
+    from moola_lib.runs.sweeps.cluster import open_cluster
+
+    monkeypatch.chdir(tmp_path)
+    with open_cluster(2, uses_gpu=False) as client:
+        words = ["features", str(instruments[0]), "-o", "out", "--scheduler", client.scheduler.address]
+        assert main(words) == 0
+        assert "4 instruments in out" in capsys.readouterr().out
+        assert content(tmp_path / "out") == content(uninterrupted)
+        assert main(words) == 0
+        assert capsys.readouterr().out.count("were there") == 4
+
+
 def test_what_is_done_is_not_done_again(instruments, uninterrupted, tmp_path):
     out = Path(shutil.copytree(uninterrupted, tmp_path / "out"))
     stamps = {path: path.stat().st_mtime_ns for path in out.rglob("*.npy")}

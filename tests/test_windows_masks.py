@@ -8,11 +8,15 @@ from moola_lib.errors import UserError
 from moola_lib.labels import expansion_targets
 from moola_lib.windows.augment import warp_batch
 from moola_lib.windows.masks import MASKS, exact_mask
-from moola_lib.windows.samplers import balanced_batches, epoch_batches, shuffled_batches
+from moola_lib.windows.samplers import balanced_batches, count_drawn, epoch_batches, shuffled_batches
 
 
 def generator(seed=1):
     return torch.Generator().manual_seed(seed)
+
+
+def noise(batch, time=105, seed=1):
+    return torch.rand((batch, time), generator=generator(seed))
 
 
 def runs(mask):
@@ -30,7 +34,7 @@ def runs(mask):
 @pytest.mark.parametrize("name", MASKS)
 @pytest.mark.parametrize("ratio", [0.15, 0.4, 0.6])
 def test_the_expected_share_is_hidden(name, ratio):
-    mask = MASKS[name]((3000, 105), ratio, generator())
+    mask = MASKS[name](noise(3000), ratio)
     assert mask.dtype == torch.bool and mask.shape == (3000, 105)
     assert mask.float().mean().item() == pytest.approx(ratio, abs=0.01)
     assert mask.float().mean(dim=0).numpy() == pytest.approx(ratio, abs=0.05)  # no place is favoured
@@ -38,48 +42,54 @@ def test_the_expected_share_is_hidden(name, ratio):
 
 @pytest.mark.parametrize("name", MASKS)
 def test_every_window_hides_at_least_one_bar(name):
-    mask = MASKS[name]((2000, 20), 0.001, generator())
+    mask = MASKS[name](noise(2000, 20), 0.001)
     assert mask.any(dim=1).all()
     assert mask.sum(dim=1).float().mean() < 1.2
 
 
 @pytest.mark.parametrize("name", MASKS)
-def test_masks_are_reproducible(name):
-    one, two, other = (MASKS[name]((50, 105), 0.15, generator(seed)) for seed in (3, 3, 4))
-    assert torch.equal(one, two) and not torch.equal(one, other)
+def test_a_windows_mask_follows_from_its_own_noise_alone(name):
+    drawn = noise(50)
+    whole = MASKS[name](drawn, 0.15)
+    assert torch.equal(whole, torch.cat([MASKS[name](part, 0.15) for part in drawn.split(7)]))
+    assert not torch.equal(whole, MASKS[name](noise(50, seed=2), 0.15))
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_where_nothing_would_be_hidden_any_bar_may_be_the_one(name):
+    bars = MASKS[name](noise(40_000, 20), 1e-6).int().argmax(dim=1)
+    assert (torch.bincount(bars, minlength=20) / 40_000).numpy() == pytest.approx(1 / 20, abs=0.006)
 
 
 def test_span_lengths_are_geometric_with_their_mean():
-    mask = MASKS["span"]((4000, 400), 0.15, generator(), mean_bars=10)
+    mask = MASKS["span"](noise(4000, 400), 0.15, mean_bars=10)
     lengths = runs(mask)
     assert lengths.mean() == pytest.approx(10, rel=0.05)
     assert lengths.std() == pytest.approx(np.sqrt(90), rel=0.08)  # sd of a geometric: sqrt(mean (mean - 1))
     assert (lengths == 1).mean() == pytest.approx(0.1, abs=0.02)
 
 
-def markov_chain(shape, ratio, generator, mean_bars):
+def markov_chain(noise, ratio, mean_bars):
     """The definition, bar after bar: a hidden run ends with probability 1 / mean_bars."""
-    batch, time = shape
-    noise = torch.rand((batch, time + 1), generator=generator)
     leave = 1 / mean_bars
     enter = leave * ratio / (1 - ratio)
     states = [noise[:, 0] < ratio]
-    for t in range(1, time):
+    for t in range(1, noise.shape[1]):
         states.append(torch.where(states[-1], noise[:, t] >= leave, noise[:, t] < enter))
     return torch.stack(states, dim=1)
 
 
 @pytest.mark.parametrize(("ratio", "mean_bars"), [(0.15, 10), (0.4, 3), (0.5, 1), (0.6, 1.5), (0.9, 10)])
 def test_spans_are_the_states_of_a_markov_chain(ratio, mean_bars):
-    expected = markov_chain((500, 105), ratio, generator(), mean_bars)
-    found = MASKS["span"]((500, 105), ratio, generator(), mean_bars)
+    expected = markov_chain(noise(500), ratio, mean_bars)
+    found = MASKS["span"](noise(500), ratio, mean_bars)
     has = expected.any(dim=1)  # a window in which nothing is hidden gets one bar
     assert has.any() and torch.equal(found[has], expected[has])
 
 
 @pytest.mark.parametrize("span_bars", [1, 3, 10, 30, 103])
 def test_exact_runs_have_their_length_and_a_visible_bar_on_both_sides(span_bars):
-    mask = exact_mask((400, 105), 0.3, generator(), span_bars)
+    mask = exact_mask(noise(400), 0.3, span_bars)
     assert not mask[:, 0].any() and not mask[:, -1].any()
     assert (runs(mask) == span_bars).all()
     counts = mask.sum(dim=1)
@@ -87,19 +97,19 @@ def test_exact_runs_have_their_length_and_a_visible_bar_on_both_sides(span_bars)
 
 
 def test_exact_runs_are_placed_anywhere():
-    first = exact_mask((4000, 12), 0.1, generator(), 3).int().argmax(dim=1)
+    first = exact_mask(noise(4000, 12), 0.1, 3).int().argmax(dim=1)
     counts = torch.bincount(first, minlength=12)[1:9]
     assert counts.sum() == 4000 and (counts.float() / 4000).numpy() == pytest.approx(1 / 8, abs=0.02)
 
 
 def test_runs_that_do_not_fit_are_a_sentence():
     with pytest.raises(UserError, match="a span of 104 bars does not fit"):
-        exact_mask((2, 105), 0.3, generator(), 104)
-    assert exact_mask((2, 9), 0.9, generator(), 3).sum(dim=1).tolist() == [6, 6]  # as many as fit
+        exact_mask(noise(2), 0.3, 104)
+    assert exact_mask(noise(2, 9), 0.9, 3).sum(dim=1).tolist() == [6, 6]  # as many as fit
 
 
 def test_single_bars_are_mostly_alone():
-    mask = MASKS["single"]((4000, 105), 0.15, generator())
+    mask = MASKS["single"](noise(4000), 0.15)
     inner = mask[:, 1:-1]
     alone = inner & ~mask[:, :-2] & ~mask[:, 2:]
     assert (alone.sum() / inner.sum()).item() == pytest.approx(0.72, abs=0.02)
@@ -121,6 +131,21 @@ def test_an_epochs_batches_follow_from_seed_and_epoch_alone():
     assert len({tuple(rows(seed=seed, epoch=epoch)) for seed in range(4) for epoch in range(4)}) == 16
     drawn = rows(n_drawn=12)
     assert len(set(drawn)) == 12 and drawn == rows()[:12]
+
+
+def test_a_strided_epoch_shows_every_nth_row_once_from_an_offset_of_its_own():
+    epochs = [torch.cat(epoch_batches(83, 5, seed=1, epoch=epoch, stride=8)).sort().values for epoch in range(60)]
+    assert all(len(rows) == 10 and (rows.diff() == 8).all() for rows in epochs)
+    assert len({int(rows[0]) for rows in epochs}) > 8  # of 11 offsets
+    assert set(torch.cat(epochs).tolist()) == set(range(83))  # with time, every row is shown
+
+
+def test_a_stride_and_a_number_of_windows_both_bound_an_epoch():
+    assert count_drawn(83) == 83 and count_drawn(83, 40) == 40 and count_drawn(83, stride=8) == 10
+    assert count_drawn(83, 4, stride=8) == 4 and count_drawn(83, 500) == 83
+    assert len(torch.cat(epoch_batches(83, 5, seed=1, epoch=0, n_drawn=4, stride=8))) == 4
+    with pytest.raises(UserError, match="epoch_stride 84 leaves none of 83 windows"):
+        count_drawn(83, stride=84)
 
 
 def test_balanced_batches_show_each_class_equally_often():

@@ -26,10 +26,10 @@ CLOCK = "windows_per_second"
 
 def tiny_model(seed=1, **options):
     torch.manual_seed(seed)
-    return build_model("masked_autoencoder", n_features=11, **{"hidden_size": 4} | options)
+    return build_model("masked_autoencoder", **{"n_features": 11, "hidden_size": 4} | options)
 
 
-def noise_gather():
+def noise_gather(**options):
     """Windows of a table of noise: a feature table without bars."""
     values = np.random.default_rng(5).standard_normal((2000, 11), np.float32)
     table = FeatureTable(
@@ -43,7 +43,7 @@ def noise_gather():
         is_flip=np.zeros(2000, bool),
         options={"extra": ()},
     )
-    return WindowGatherer(table)
+    return WindowGatherer(table, **options)
 
 
 def without_clock(history):
@@ -58,10 +58,10 @@ def assert_equal_weights(one, two):
 class Announced(Reconstruction):
     """Says each step, and takes its time, so that a signal lands in the middle of something."""
 
-    def losses(self, model, places, noise):
+    def losses(self, model, places, epoch):
         print("step", flush=True)
         time.sleep(0.02)
-        return super().losses(model, places, noise)
+        return super().losses(model, places, epoch)
 
 
 if __name__ == "__main__":

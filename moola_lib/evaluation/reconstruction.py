@@ -67,7 +67,8 @@ def _errors(model, gather, places, train_mean, draw, settings):
     squared, absolute, n_hidden = {}, {}, []
     for part in torch.as_tensor(places).split(256):
         x, is_valid = gather(part)
-        is_masked = draw(is_valid.shape, settings.mask_ratio, generator)
+        noise = torch.rand(is_valid.shape, generator=generator, device=x.device)
+        is_masked = draw(noise, settings.mask_ratio)
         answers = fill_hidden(x, is_masked, torch.as_tensor(train_mean, device=x.device), is_valid)
         answers["model"] = model(x, is_masked)["reconstruction"]
         is_scored = (is_masked & is_valid).unsqueeze(-1)
@@ -183,7 +184,7 @@ def check_hiding(model, gather, places, settings):
     model.eval()
     generator = torch.Generator(gather.device).manual_seed(settings.seed + 3)
     x, is_valid = gather(torch.as_tensor(places))
-    is_masked = draw_mask(is_valid.shape, settings, generator)
+    is_masked = draw_mask(torch.rand(is_valid.shape, generator=generator, device=x.device), settings)
     noise = torch.randn(x.shape, generator=generator, device=x.device) * 10
     at_hidden, at_visible = x + noise * is_masked.unsqueeze(-1), x + noise * ~is_masked.unsqueeze(-1)
     is_hidden = is_masked & settings.hide_input

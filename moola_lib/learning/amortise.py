@@ -67,7 +67,7 @@ class AmortiseSettings:
 
 
 def amortise(model, feature_options, settings, *, device="cpu", checkpoints=None, resume=False, on_epoch=None):
-    """Train a localiser on simulated windows: its encoder and its segment head.
+    """Train a localiser on simulated windows: its encoder and its segment head. In one process.
 
     Parameters
     ----------

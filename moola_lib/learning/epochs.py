@@ -4,11 +4,13 @@ import math
 import time
 from dataclasses import asdict
 
+import numpy as np
 import torch
 
 from moola_lib.errors import UserError
 from moola_lib.learning.checkpoints import hold_interrupts, read_weights, restore_training, training_state
 from moola_lib.learning.device import explain_out_of_memory
+from moola_lib.learning.ranks import is_any_rank, rank, wait_for_ranks
 
 FRESH_EPOCH = {"batch": 0, "total": 0.0, "n_seen": 0}  # what is counted while an epoch runs
 
@@ -37,13 +39,18 @@ def train_epochs(
     n_batches,
     loss_name="loss",
     figures=None,
-    generators=None,
     patience_epochs=None,
     checkpoints=None,
     resume=False,
     on_epoch=None,
 ):
     """Train for some epochs and leave the model with the weights of its best one.
+
+    Of several ranks, each runs this loop. What decides where it goes (losses,
+    interrupts, a stop) is the same on all of them; rank 0 writes and tells.
+
+    torch's own generator, which dropout draws from, starts every step from the
+    seed, the step and the rank: no state of it has to be kept for a resumption.
 
     Parameters
     ----------
@@ -64,8 +71,6 @@ def train_epochs(
         Names the losses in the rows.
     figures : callable(int, float) -> dict, optional
         Further figures of an epoch (from 0), given its validation loss.
-    generators : dict of str to torch.Generator, optional
-        What batches are drawn with; saved and restored.
     patience_epochs : int, optional
         Stop after so many epochs without anything better.
     checkpoints : Checkpoints, optional
@@ -88,16 +93,17 @@ def train_epochs(
     KeyboardInterrupt
         SIGINT came; the step was finished and saved first.
     """
-    generators = generators or {}
     train, validation = f"train_{loss_name}", f"validation_{loss_name}"
     n_steps = n_batches * settings.n_epochs
     history, best, best_weights = [], math.inf, None
     running = dict(FRESH_EPOCH)
+    device = next(model.parameters()).device
+    is_writer = checkpoints is not None and rank() == 0
     saved = checkpoints.to_resume(resume) if checkpoints is not None else None
     if saved is None:
         start = validate()
     else:
-        before = restore_training(saved, model, optimizer, generators, settings)
+        before = restore_training(saved, model, optimizer, {}, settings)
         history, running, start = before["history"], before["running"], before["start"]
     if history:
         best = min(row[validation] for row in history)
@@ -105,17 +111,18 @@ def train_epochs(
 
     def state():
         extra = {"history": history, "running": running, "start": start, "settings": asdict(settings)}
-        return training_state(model, optimizer, generators, extra)
+        return training_state(model, optimizer, {}, extra)
 
     with hold_interrupts() as is_interrupted:
         for epoch in range(len(history), settings.n_epochs):
             if patience_epochs is not None and _has_stalled([row[validation] for row in history], patience_epochs):
                 break
-            began = time.perf_counter()
+            began, n_seen_before = time.perf_counter(), running["n_seen"]  # before an interruption
             losses = open_epoch(epoch)
             model.train()
             for batch in range(running["batch"], n_batches):
                 step = epoch * n_batches + batch
+                torch.manual_seed(_step_seed(settings.seed, step))
                 optimizer.param_groups[0]["lr"] = learning_rate_at(step, n_steps, settings)
                 with explain_out_of_memory(settings.batch_size):
                     found = losses(batch)
@@ -130,9 +137,11 @@ def train_epochs(
                         running["n_seen"] += n_windows
                 running["batch"] = batch + 1
                 is_due = settings.checkpoint_every_steps and (step + 1) % settings.checkpoint_every_steps == 0
-                if checkpoints is not None and (is_due or is_interrupted()):
+                is_stopping = is_any_rank(is_interrupted(), device)
+                if is_writer and (is_due or is_stopping):
                     checkpoints.save_latest(state())
-                if is_interrupted():
+                if is_stopping:
+                    wait_for_ranks()  # torchrun ends the others as soon as one is gone, and rank 0 may still write
                     raise KeyboardInterrupt
             row = {
                 "epoch": epoch + 1,
@@ -141,7 +150,7 @@ def train_epochs(
                 validation: validate(),
                 f"start_{loss_name}": start,
                 "learning_rate": optimizer.param_groups[0]["lr"],
-                "windows_per_second": running["n_seen"] / (time.perf_counter() - began),
+                "windows_per_second": (running["n_seen"] - n_seen_before) / (time.perf_counter() - began),
             }
             row |= figures(epoch, row[validation]) if figures is not None else {}
             history.append(row)
@@ -149,10 +158,10 @@ def train_epochs(
             if row[validation] < best:
                 best = row[validation]
                 best_weights = {name: value.detach().clone() for name, value in model.state_dict().items()}
-            if checkpoints is not None:
+            if is_writer:
                 checkpoints.save(state(), score=row[validation], epoch=epoch + 1)
-            is_stopped = on_epoch is not None and on_epoch(row)
-            if is_interrupted():
+            is_stopped = is_any_rank(rank() == 0 and on_epoch is not None and on_epoch(row), device)
+            if is_any_rank(is_interrupted(), device):
                 raise KeyboardInterrupt
             if is_stopped and len(history) < settings.n_epochs:
                 row["is_stopped"] = True
@@ -160,6 +169,11 @@ def train_epochs(
     if best_weights is not None:
         model.load_state_dict(best_weights)
     return history
+
+
+def _step_seed(seed, step):
+    """Return where torch's generator starts a step on this rank, int."""
+    return int(np.random.SeedSequence((seed, step, rank())).generate_state(1, np.uint64)[0])
 
 
 def _finite(loss, epoch, batch, where):

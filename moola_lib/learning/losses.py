@@ -171,7 +171,7 @@ def cells_in_sight(spans, state, last_seen, shape, first_start=0):
     return (is_own[:, :, None, None] & known.unsqueeze(1)) | later.unsqueeze(1), is_waiting
 
 
-def masked_huber(predicted, target, is_masked, *, scale=None, delta=1.0):
+def masked_huber(predicted, target, is_masked, *, scale=None, delta=1.0, reduction="mean"):
     """Huber loss over hidden bars only.
 
     Parameters
@@ -183,15 +183,18 @@ def masked_huber(predicted, target, is_masked, *, scale=None, delta=1.0):
     scale : Tensor (feature,), optional
         Divides the error, so that features of any spread count alike.
     delta : float
+    reduction : {"mean", "sum"}
+        Over hidden bars and features. A sum of parts, over the number of all,
+        is the mean however a batch was parted.
 
     Returns
     -------
-    Tensor (), mean over hidden bars and features.
+    Tensor ()
 
     Raises
     ------
     ValueError
-        Shapes disagree, or nothing is masked.
+        Shapes disagree, or a mean is asked for and nothing is masked.
 
     Notes
     -----
@@ -202,12 +205,16 @@ def masked_huber(predicted, target, is_masked, *, scale=None, delta=1.0):
             f"shapes disagree: predicted {tuple(predicted.shape)}, target {tuple(target.shape)}, "
             f"mask {tuple(is_masked.shape)}"
         )
+    # no boolean index: its shape would depend on the values, for which a GPU has to stop
+    error = torch.where(is_masked.unsqueeze(-1), predicted - target, 0.0)
+    if scale is not None:
+        error = error / scale
+    total = functional.huber_loss(error, torch.zeros_like(error), delta=delta, reduction="sum")
+    if reduction == "sum":
+        return total
     if not is_masked.any():
         raise ValueError("nothing is masked; there is no loss")
-    predicted, target = predicted[is_masked], target[is_masked]
-    if scale is not None:
-        predicted, target = predicted / scale, target / scale
-    return functional.huber_loss(predicted, target, delta=delta)
+    return total / (is_masked.sum() * target.shape[2])
 
 
 def sigma_loss(loss, log_sigma):

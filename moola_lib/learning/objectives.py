@@ -1,6 +1,7 @@
 """What an encoder is pre-trained to do: reconstruct hidden bars, or classify every bar.
 
-Both offer `loss_name`, `losses`, `validate` and `figures`, which is all that the loop in `pretrain` asks of them.
+Both offer `loss_name`, `losses`, `combine`, `side_loss`, `validate` and `figures`, which is all that `pretrain` asks
+of them. A loss comes as sums and counts, so that it is the same however a batch is shared among ranks.
 """
 
 import torch
@@ -10,11 +11,14 @@ from moola_lib.errors import UserError
 from moola_lib.labels.pretext import PRETEXT_TASKS, UNKNOWN
 from moola_lib.learning.device import at_precision
 from moola_lib.learning.losses import masked_huber, sigma_loss
+from moola_lib.learning.ranks import share, sum_over_ranks
 from moola_lib.windows.gather import window_view
 from moola_lib.windows.masks import MASKS
+from moola_lib.windows.noise import window_normals, window_uniforms
 
 PRETEXT_WEIGHTS = {"expansion": 0.5, "swing": 0.3, "candle": 0.2}
 BLOCK = 256  # windows at a time where no gradient is needed
+MASKING, JITTERING, VALIDATING = range(3)  # what noise is drawn for
 
 
 class Reconstruction:
@@ -34,30 +38,39 @@ class Reconstruction:
         self.gather, self.settings = gather, settings
         _, self.scale = feature_moments(gather, train_places)
 
-    def losses(self, model, places, noise):
-        """Return (what is minimised, what is reported), or None where nothing valid is hidden.
+    def losses(self, model, places, epoch):
+        """Return the summed loss of a batch and over how many values it goes.
 
         Parameters
         ----------
         model : MaskedAutoencoder
         places : Tensor (batch,), int64
-        noise : torch.Generator
-            On the device: draws mask and jitter.
+        epoch : int
+            Mask and jitter of a window follow from the seed, the epoch and its place.
+
+        Returns
+        -------
+        (sums, counts) : Tensor (1,)
+            Counts are 0 where nothing valid is hidden.
         """
         settings = self.settings
+        places = places.to(self.gather.device)
         clean, is_valid = self.gather(places)
-        is_masked = draw_mask(is_valid.shape, settings, noise)
-        is_scored = is_masked & is_valid
-        if not is_scored.any():
-            return None
-        jittered = add_jitter(clean, is_valid, settings.jitter, noise)
+        noise = window_uniforms((settings.seed, MASKING, epoch), places, clean.shape[1])
+        is_masked = draw_mask(noise, settings)
+        jittered = jitter_windows(clean, is_valid, places, settings, epoch)
         with at_precision(clean.device, settings.precision):
             answer = model(jittered, is_masked & settings.hide_input)["reconstruction"]
-        huber = masked_huber(answer.float(), clean, is_scored, scale=self.scale)
-        # σ learns from a detached loss: it is reported, and cannot change what the encoder learns
-        return huber + sigma_loss(huber.detach(), model.log_sigma).sum(), huber
+        return self._score(answer.float(), clean, is_masked & is_valid)
 
-    @torch.no_grad()
+    def combine(self, means):
+        """Return what is minimised and reported, Tensor (), of the mean losses (1,)."""
+        return means.sum()
+
+    def side_loss(self, model, reported):
+        """Return the loss of σ, which learns from a reported loss and cannot change what the encoder learns."""
+        return sigma_loss(reported, model.log_sigma).sum()
+
     def validate(self, model, places):
         """Return the mean Huber loss over hidden bars: unjittered, in fp32, under masks that never change.
 
@@ -69,21 +82,22 @@ class Reconstruction:
         -------
         float
         """
-        model.eval()
-        noise = torch.Generator(self.gather.device).manual_seed(self.settings.seed + 1)
-        total, n_seen = 0.0, 0
-        for part in torch.as_tensor(places).split(BLOCK):
-            x, is_valid = self.gather(part)
-            is_masked = draw_mask(is_valid.shape, self.settings, noise)
-            is_scored = is_masked & is_valid
-            if is_scored.any():
-                with at_precision(x.device, "fp32"):
-                    answer = model(x, is_masked & self.settings.hide_input)["reconstruction"]
-                total += float(masked_huber(answer, x, is_scored, scale=self.scale)) * len(part)
-                n_seen += len(part)
-        if n_seen == 0:
+        sums, counts = _sum_blocks(self._validation_losses, model, places)
+        if not counts.any():
             raise UserError("no hidden bar of the validation windows is valid; give a longer series")
-        return total / n_seen
+        return float(self.combine(sums / counts))
+
+    def _validation_losses(self, model, places):
+        """Return (sums, counts) of a block of validation windows."""
+        x, is_valid = self.gather(places)
+        is_masked = draw_mask(window_uniforms((self.settings.seed, VALIDATING), places, x.shape[1]), self.settings)
+        answer = model(x, is_masked & self.settings.hide_input)["reconstruction"]
+        return self._score(answer, x, is_masked & is_valid)
+
+    def _score(self, answer, target, is_scored):
+        """Return (sums, counts) of the scored bars."""
+        total = masked_huber(answer, target, is_scored, scale=self.scale, reduction="sum")
+        return total.reshape(1), is_scored.sum().reshape(1) * target.shape[2]
 
     def figures(self, model, validation):
         """Return an epoch's further figures: the σ-loss is no scale, and stands beside the Huber it comes from."""
@@ -103,95 +117,128 @@ class BarClassification:
     targets : DataFrame (n_bars, 3), int8
         From `labels.pretext_targets`.
     settings : PretrainSettings
+
+    Attributes
+    ----------
+    classes : Tensor (n_bars, 3), int8
+        The targets, in the order of PRETEXT_TASKS.
     """
 
     loss_name = "loss"
 
     def __init__(self, gather, targets, settings):
         self.gather, self.settings = gather, settings
-        self._targets = window_view(torch.tensor(targets[list(PRETEXT_TASKS)].to_numpy(), device=gather.device))
+        self.classes = torch.tensor(targets[list(PRETEXT_TASKS)].to_numpy(), device=gather.device)
+        self._targets = window_view(self.classes)
 
     def targets_at(self, places):
         """Return the classes of the windows' bars, dict by task of Tensor (batch, time), int64."""
         classes = self._targets.index_select(0, places.to(self._targets.device)).long()
         return dict(zip(PRETEXT_TASKS, classes.unbind(dim=2), strict=True))
 
-    def losses(self, model, places, noise):
-        """Return (what is minimised, what is reported), here the same.
+    def losses(self, model, places, epoch):
+        """Return the summed loss of a batch and over how many bars it goes, for each task.
 
         Parameters
         ----------
         model : MultitaskPretrainer
         places : Tensor (batch,), int64
-        noise : torch.Generator
-            On the device: draws the jitter.
+        epoch : int
+            The jitter of a window follows from the seed, the epoch and its place.
+
+        Returns
+        -------
+        (sums, counts) : Tensor (3,)
         """
+        places = places.to(self.gather.device)
         clean, is_valid = self.gather(places)
-        jittered = add_jitter(clean, is_valid, self.settings.jitter, noise)
+        jittered = jitter_windows(clean, is_valid, places, self.settings, epoch)
         with at_precision(clean.device, self.settings.precision):
             outputs = model(jittered)
-        loss = pretext_loss(outputs, self.targets_at(places))
-        return loss, loss
+        return pretext_losses(outputs, self.targets_at(places))
 
-    @torch.no_grad()
+    def combine(self, means):
+        """Return .5 expansion + .3 swing + .2 candle of their mean losses (3,), Tensor ()."""
+        return (means * means.new_tensor([PRETEXT_WEIGHTS[task] for task in PRETEXT_TASKS])).sum()
+
+    def side_loss(self, model, reported):
+        """Return what else is minimised: nothing."""
+        return 0.0
+
     def validate(self, model, places):
-        """Return the mean loss, unjittered and in fp32, float; `places` (n,) int64."""
-        model.eval()
-        total = 0.0
-        for part in torch.as_tensor(places).split(BLOCK):
-            with at_precision(self.gather.device, "fp32"):
-                outputs = model(self.gather(part)[0])
-            total += float(pretext_loss(outputs, self.targets_at(part))) * len(part)
-        return total / len(places)
+        """Return the loss, unjittered and in fp32, float; `places` (n,) int64."""
+        sums, counts = _sum_blocks(self._validation_losses, model, places)
+        return float(self.combine(sums / counts.clamp(min=1)))
+
+    def _validation_losses(self, model, places):
+        """Return (sums, counts) of a block of validation windows."""
+        return pretext_losses(model(self.gather(places)[0]), self.targets_at(places))
 
     def figures(self, model, validation):
         """Return an epoch's further figures: none."""
         return {}
 
 
-def pretext_loss(outputs, targets):
-    """Return .5 expansion + .3 swing + .2 candle, each a cross-entropy over the bars that have a target.
+@torch.no_grad()
+def _sum_blocks(losses, model, places):
+    """Return sums and counts (k,), float64, of windows in eval mode and fp32, each rank having taken its share."""
+    model.eval()
+    device = next(model.parameters()).device
+    own, weight = share(torch.as_tensor(places).to(device))
+    total = 0.0
+    for block in own.split(BLOCK):
+        with at_precision(device, "fp32"):
+            total = total + weight * torch.stack([part.double() for part in losses(model, block)])
+    return sum_over_ranks(total)
+
+
+def pretext_losses(outputs, targets):
+    """Return each task's cross-entropy, summed over the bars that have a target, and how many they are.
 
     Parameters
     ----------
     outputs : dict of Tensor (batch, time, n_classes)
         `<task>_logits` of a MultitaskPretrainer.
     targets : dict of Tensor (batch, time), int64
-        UNKNOWN where there is none. A task without any target counts 0.
+        UNKNOWN where there is none.
 
     Returns
     -------
-    Tensor (), float32
+    (sums, counts) : Tensor (3,)
+        In the order of PRETEXT_TASKS.
     """
-    total = 0.0
-    for task, weight in PRETEXT_WEIGHTS.items():
+    sums, counts = [], []
+    for task in PRETEXT_TASKS:
         logits, classes = outputs[f"{task}_logits"].float().flatten(0, 1), targets[task].flatten()
-        summed = functional.cross_entropy(logits, classes, ignore_index=UNKNOWN, reduction="sum")
-        total = total + weight * summed / (classes != UNKNOWN).sum().clamp(min=1)
-    return total
+        sums.append(functional.cross_entropy(logits, classes, ignore_index=UNKNOWN, reduction="sum"))
+        counts.append((classes != UNKNOWN).sum())
+    return torch.stack(sums), torch.stack(counts)
 
 
-def draw_mask(shape, settings, generator):
-    """Return which bars are hidden, (batch, time) bool, as the settings say."""
+def draw_mask(noise, settings):
+    """Return which bars are hidden, (batch, time) bool, as the settings say; `noise` (batch, time) is uniform."""
     if settings.mask == "span":
-        return MASKS["span"](shape, settings.mask_ratio, generator, settings.mask_span_bars)
-    return MASKS[settings.mask](shape, settings.mask_ratio, generator)
+        return MASKS["span"](noise, settings.mask_ratio, settings.mask_span_bars)
+    return MASKS[settings.mask](noise, settings.mask_ratio)
 
 
-def add_jitter(clean, is_valid, deviation, noise):
+def jitter_windows(clean, is_valid, places, settings, epoch):
     """Return the input with normal noise on its valid bars; invalid ones enter as 0.
 
     Parameters
     ----------
     clean : Tensor (batch, time, feature), float32
     is_valid : Tensor (batch, time), bool
-    deviation : float
-        Feature units.
-    noise : torch.Generator
+    places : Tensor (batch,), int64
         On the device.
+    settings : PretrainSettings
+        Its `jitter` is the deviation in feature units.
+    epoch : int
     """
-    drawn = torch.randn(clean.shape, generator=noise, device=clean.device)
-    return clean + drawn * deviation * is_valid.unsqueeze(-1)
+    if settings.jitter == 0:
+        return clean
+    drawn = window_normals((settings.seed, JITTERING, epoch), places, clean[0].numel()).reshape(clean.shape)
+    return clean + drawn * settings.jitter * is_valid.unsqueeze(-1)
 
 
 def feature_moments(gather, places, *, batch_size=1024):

@@ -1,4 +1,4 @@
-"""Pre-train an encoder on bars without labels, whatever the objective."""
+"""Pre-train an encoder on bars without labels, whatever the objective, on one rank or several."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ from moola_lib.learning.batches import check_features
 from moola_lib.learning.device import seed_everything
 from moola_lib.learning.epochs import train_epochs
 from moola_lib.learning.objectives import Reconstruction
-from moola_lib.windows.samplers import epoch_batches
+from moola_lib.learning.ranks import average_gradients, n_ranks, share, sum_over_ranks
+from moola_lib.windows.samplers import count_drawn, epoch_batches
 
 SIGMA_RATE = 0.05  # of log σ, always: at the others' rate it hardly moves in some hundred steps
 
@@ -21,8 +22,12 @@ class PretrainSettings:
     Attributes
     ----------
     n_epochs, batch_size : int
+        Of all ranks together.
     windows_per_epoch : int or None
         Windows drawn afresh for each epoch; None takes all.
+    epoch_stride : int
+        Each epoch takes one window in so many, from an offset drawn for it: with
+        windows that overlap, an epoch for a fraction of the price.
     learning_rate, final_learning_rate : float
         Linear warm-up to the first over `warmup_frac` of all steps, then a
         cosine to the second.
@@ -54,6 +59,7 @@ class PretrainSettings:
     n_epochs: int = 20
     batch_size: int = 64
     windows_per_epoch: int | None = None
+    epoch_stride: int = 1
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-4
     warmup_frac: float = 0.25
@@ -86,6 +92,11 @@ def pretrain(
 ):
     """Train an encoder without labels.
 
+    Under `torchrun` each rank calls this with equal arguments. A step's batch is
+    shared among them, its loss is a sum over all of it divided by the count over
+    all of it, and mask and jitter of a window follow from seed, epoch and place:
+    without dropout, any number of ranks gives the same losses.
+
     Parameters
     ----------
     model : MaskedAutoencoder or MultitaskPretrainer
@@ -97,13 +108,14 @@ def pretrain(
     objective : Reconstruction or BarClassification, optional
         What to learn; by default to reconstruct hidden bars.
     checkpoints : Checkpoints, optional
-        Where to save after each epoch, at the steps the settings ask for, and
-        when interrupted.
+        Where rank 0 saves after each epoch, at the steps the settings ask for,
+        and when interrupted.
     resume : bool
         Continue from the latest checkpoint if there is one: on CPU the end is
         the same, to the bit, as without the interruption.
     on_epoch : callable(dict) -> bool or None, optional
-        Called with each epoch's row, once it is saved; True ends the training there.
+        Called on rank 0 with each epoch's row, once it is saved; True ends the
+        training there.
 
     Returns
     -------
@@ -126,32 +138,45 @@ def pretrain(
     check_features(gather, model)
     seed_everything(settings.seed, settings.n_threads)
     objective = objective or Reconstruction(gather, train_places, settings)
-    noise = torch.Generator(gather.device).manual_seed(settings.seed)
     train_places, validation_places = torch.as_tensor(train_places), torch.as_tensor(validation_places)
     model.encoder.is_checkpointed = settings.gradient_checkpointing
-    n = len(train_places)
-    n_drawn = min(settings.windows_per_epoch or n, n)
+    n_drawn = count_drawn(len(train_places), settings.windows_per_epoch, settings.epoch_stride)
+    shared = average_gradients(model)
 
     def open_epoch(epoch):
-        batches = epoch_batches(n, settings.batch_size, seed=settings.seed, epoch=epoch, n_drawn=n_drawn)
+        batches = epoch_batches(
+            len(train_places),
+            settings.batch_size,
+            seed=settings.seed,
+            epoch=epoch,
+            n_drawn=n_drawn,
+            stride=settings.epoch_stride,
+        )
 
         def losses(batch):
             places = train_places[batches[batch]]
-            found = objective.losses(model, places, noise)  # None where nothing valid was hidden
-            return None if found is None else (*found, len(places), f"first window at bar {int(places[0])}")
+            own, weight = share(places)
+            sums, counts = objective.losses(shared, own, epoch)
+            counts = sum_over_ranks(counts * weight)
+            if not counts.any():  # nothing valid was hidden
+                return None
+            loss = objective.combine(sums * weight / counts.clamp(min=1))
+            reported = sum_over_ranks(loss)
+            # the ranks' gradients are averaged; times their number, the mean is the gradient of the whole batch's loss
+            minimised = loss * n_ranks() + objective.side_loss(model, reported)
+            return minimised, reported, len(places), f"first window at bar {int(places[0])}"
 
         return losses
 
     return train_epochs(
         model,
-        _build_optimizer(model, settings),
+        build_optimizer(model, settings),
         settings,
         open_epoch,
         lambda: objective.validate(model, validation_places),
         n_batches=math.ceil(n_drawn / settings.batch_size),
         loss_name=objective.loss_name,
         figures=lambda epoch, validation: objective.figures(model, validation),
-        generators={"noise": noise},
         patience_epochs=settings.patience_epochs,
         checkpoints=checkpoints,
         resume=resume,
@@ -159,7 +184,7 @@ def pretrain(
     )
 
 
-def _build_optimizer(model, settings):
+def build_optimizer(model, settings):
     """Return AdamW over the parameters that follow the schedule, and over log σ with a rate of its own."""
     learners = [parameter for name, parameter in model.named_parameters() if name != "log_sigma"]
     groups = [{"params": learners}]

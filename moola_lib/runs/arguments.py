@@ -4,6 +4,7 @@ import argparse
 
 from moola_lib import __version__
 from moola_lib.runs.pods import commands as pods
+from moola_lib.runs.sweeps import command as sweeps
 
 DESCRIPTION = "Find expansions in one-minute bars: bars in, notebooks run, models kept and used."
 PROFILES = ("quick", "research", "runpod")
@@ -54,6 +55,8 @@ def build_parser():
     rerun.add_argument("original", metavar="RUN", help="a run id")
     rerun.add_argument("--run-id", help="name of the new run (default RUN-rerun)")
     rerun.add_argument("--strict", action="store_true", help="exit 3 if a gate fails")
+
+    sweeps.add_arguments(commands)
 
     status = commands.add_parser("status", help="how far is a run? epoch, loss, rate, time left, memory")
     status.add_argument("run_id", nargs="?", metavar="RUN", help="default the newest")
@@ -137,6 +140,7 @@ def build_parser():
         help="replace a table that is there; of a folder, remove what has no bars",
     )
     features.add_argument("--workers", type=int, metavar="N", help="processes for a folder (default one per core)")
+    features.add_argument("--scheduler", metavar="ADDRESS", help="for a folder: tcp://HOST:PORT of a Dask scheduler")
     features.add_argument("--verify", metavar="DIR", help="check the table in DIR; exit 3 if a check fails")
     features.add_argument("--bars", metavar="FILE", help="with --verify: the bars it was made from")
 

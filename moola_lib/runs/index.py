@@ -43,7 +43,8 @@ def build_index(root):
     choices = {name: Counter(row["choices"][name] for row in rows) for name in ("Status", "Profile", "Data")}
     page = page_environment().get_template("runs.html.j2")
     path = root / "reports" / "index.html"
-    text = page.render(_resources(), rows=rows, columns=columns, choices=choices, damaged=damaged)
+    sweeps = sorted(each.parent.name for each in path.parent.glob("sweeps/*/index.html"))
+    text = page.render(_resources(), rows=rows, columns=columns, choices=choices, damaged=damaged, sweeps=sweeps)
     write_text(path, text)
     return path
 

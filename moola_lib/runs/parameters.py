@@ -123,6 +123,9 @@ class LabelGeneration(NotebookParameters):
 class Pretraining(NotebookParameters, Compute):
     """03: does the encoder learn more than interpolation would give?"""
 
+    n_ranks: int = Field(
+        1, ge=1, le=64, description="processes that share every batch, one GPU each (torchrun); 1: the notebook's"
+    )
     hidden_size: int = Field(64, ge=4, le=1024, description="LSTM units per direction")
     n_layers: int = Field(2, ge=1, le=8, description="LSTM layers")
     dropout: float = Field(0.2, ge=0, lt=1, description="between LSTM layers")
@@ -130,8 +133,11 @@ class Pretraining(NotebookParameters, Compute):
     max_samples: int | None = Field(None, ge=8, description="most windows to use; null: all")
     is_away_from_labels: bool = Field(True, description="leave out labelled days and their neighbours")
     windows_per_epoch: int | None = Field(None, ge=8, description="windows drawn for each epoch; null: all")
+    epoch_stride: int = Field(
+        1, ge=1, le=105, description="each epoch takes one window in so many, from an offset drawn for it"
+    )
     n_epochs: int = Field(24, ge=1, le=1000, description="epochs of the masked autoencoder")
-    batch_size: int = Field(16, ge=1, le=65_536, description="windows per step")
+    batch_size: int = Field(16, ge=1, le=65_536, description="windows per step, of all ranks together")
     learning_rate: Rate = Field(4e-3, description="peak rate, after warm-up")
     final_learning_rate: Rate = Field(1e-4, description="rate of the last step")
     warmup_frac: Fraction = Field(0.25, description="share of steps with a rising rate")

@@ -9,7 +9,7 @@ from pathlib import Path
 from moola_lib.errors import UserError
 
 # Names below reports/ or data/artifacts/ that mean something else than a run.
-RESERVED_RUN_IDS = ("manual", "backups", "assets", "gallery", "compare")
+RESERVED_RUN_IDS = ("manual", "backups", "assets", "gallery", "compare", "sweeps")
 LEAST_DISK_GB = 1.0
 
 

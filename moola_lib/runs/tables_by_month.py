@@ -32,7 +32,17 @@ NAME = re.compile(r"(?!\.)[A-Za-z0-9._=-]+")  # of an instrument's folder, which
 MONTH = re.compile(r"[0-9]{4}-[0-9]{2}")
 
 
-def write_tables(source, folder, *, reading=None, options=None, n_workers=None, overwrite=False, on_instrument=None):
+def write_tables(
+    source,
+    folder,
+    *,
+    reading=None,
+    options=None,
+    n_workers=None,
+    scheduler=None,
+    overwrite=False,
+    on_instrument=None,
+):
     """Featurise every instrument in a folder of bar files; continue where a killed run stopped.
 
     `folder/INSTRUMENT/YYYY-MM/` is a feature table. A month holds the segments
@@ -53,6 +63,9 @@ def write_tables(source, folder, *, reading=None, options=None, n_workers=None, 
     n_workers : int, optional
         Processes of one thread each, default one per core; each holds one
         file in memory, and reads it once for each of its symbols.
+    scheduler : str, optional
+        Address of a Dask scheduler whose workers do it instead; they see both
+        folders under the same paths.
     overwrite : bool
         Start anew where the manifest was made with other arguments; remove
         instruments whose bars are gone.
@@ -69,9 +82,12 @@ def write_tables(source, folder, *, reading=None, options=None, n_workers=None, 
     ------
     UserError
         There is no bar file, the folder holds something else, its manifest is
-        damaged, an option is wrong, or a worker was killed.
+        damaged, an option is wrong, a worker was killed, or there is no such
+        scheduler.
     """
     source, folder, reading, options = Path(source), Path(folder), reading or {}, options or {}
+    if scheduler:  # its workers have other current folders
+        source, folder = source.absolute(), folder.absolute()
     n_workers = os.cpu_count() or 1 if n_workers is None else n_workers
     if n_workers < 1:
         raise UserError(f"{n_workers} workers cannot work; give 1 or more")
@@ -82,7 +98,7 @@ def write_tables(source, folder, *, reading=None, options=None, n_workers=None, 
     if not files:
         raise UserError(f"{source} holds no bar file ({', '.join(BAR_FILES)}); give the folder that does")
     before = _begin_manifest(folder, settings, overwrite)
-    with _hold_folder(folder), _processes(n_workers) as run:
+    with _hold_folder(folder), _cluster(scheduler, folder) if scheduler else _processes(n_workers) as run:
         if before["settings"] != settings:
             _remove_instruments(folder, before["instruments"], list(before["instruments"]))
         done = before["instruments"]
@@ -321,6 +337,26 @@ def _processes(n_workers):
             "a worker process was killed, perhaps for want of memory; run the same command again to continue, "
             "with fewer --workers"
         ) from error
+
+
+@contextlib.contextmanager
+def _cluster(scheduler, folder):
+    """Yield a `map` over the workers of a Dask scheduler, results in order."""
+    from moola_lib.runs.sweeps.cluster import join_cluster
+
+    with join_cluster(scheduler, folder) as client:
+        from distributed import KilledWorker
+
+        def run(function, items):
+            return (future.result() for future in client.map(function, items, pure=False))
+
+        try:
+            yield run
+        except KilledWorker as error:
+            raise UserError(
+                "workers of the cluster died under an instrument, perhaps for want of memory; run the same command "
+                "again to continue"
+            ) from error
 
 
 def _begin_worker():

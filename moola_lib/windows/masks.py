@@ -1,32 +1,29 @@
-"""Which bars are hidden from a masked autoencoder. True = hidden."""
+"""Which bars are hidden from a masked autoencoder: functions of uniform noise. True = hidden."""
 
 import torch
 
 from moola_lib.errors import UserError
 
 
-def single_mask(shape, ratio, generator):
+def single_mask(noise, ratio):
     """Hide single bars, each independently with probability `ratio`.
 
     Parameters
     ----------
-    shape : (int, int)
-        (batch, time).
+    noise : Tensor (batch, time), float32
+        Uniform in [0, 1).
     ratio : float
         Expected fraction hidden, in (0, 1).
-    generator : torch.Generator
-        On the device of the mask.
 
     Returns
     -------
     Tensor (batch, time), bool. Every window has at least one hidden bar.
     """
-    noise = torch.rand(shape, generator=generator, device=generator.device)
     # the smallest draw is always hidden: a window without hidden bars has no loss
-    return noise < torch.maximum(noise.amin(dim=1, keepdim=True) + 1e-7, noise.new_tensor(ratio))
+    return noise < (noise.amin(dim=1, keepdim=True) + 1e-7).clamp(min=ratio)
 
 
-def span_mask(shape, ratio, generator, mean_bars=10):
+def span_mask(noise, ratio, mean_bars=10):
     """Hide spans of bars of geometric length, about a fraction `ratio` in all.
 
     Each bar's state (hidden or not) is a two-state Markov chain whose hidden
@@ -36,11 +33,10 @@ def span_mask(shape, ratio, generator, mean_bars=10):
 
     Parameters
     ----------
-    shape : (int, int)
-        (batch, time).
+    noise : Tensor (batch, time), float32
+        Uniform in [0, 1).
     ratio : float
         Expected fraction hidden, in (0, 1).
-    generator : torch.Generator
     mean_bars : float
         Mean length of a hidden run, in bars, at least 1.
 
@@ -58,28 +54,25 @@ def span_mask(shape, ratio, generator, mean_bars=10):
             f"spans of {mean_bars:g} bars cannot hide {ratio:.0%} of all bars: the visible runs between them are at "
             f"least one bar, which allows {mean_bars / (mean_bars + 1):.0%}; lower mask_ratio or raise mask_span_bars"
         )
-    batch, time = shape
-    noise = torch.rand((batch, time + 1), generator=generator, device=generator.device)
+    time = noise.shape[1]
     leave = 1 / mean_bars
     enter = leave * ratio / (1 - ratio)
     # A draw below both rates flips the state, one between them sets it to what the likelier change leads to, others
     # keep it: a bar's state is the last one set, flipped as often as was drawn since. No loop over bars is needed.
-    draws = noise[:, :time]
-    is_flipped, is_set = draws < min(leave, enter), draws < max(leave, enter)
+    is_flipped, is_set = noise < min(leave, enter), noise < max(leave, enter)
     is_flipped[:, 0], is_set[:, 0] = False, True
     value = torch.full_like(is_set, enter > leave)
-    value[:, 0] = draws[:, 0] < ratio
+    value[:, 0] = noise[:, 0] < ratio
     bars = torch.arange(time, device=noise.device)
     last_set = torch.where(is_set & ~is_flipped, bars, 0).cummax(dim=1).values
     n_flips = is_flipped.cumsum(dim=1)
     mask = value.gather(1, last_set) ^ ((n_flips - n_flips.gather(1, last_set)) % 2 == 1)
-    lonely = (noise[:, time] * time).long().clamp(max=time - 1)
-    is_empty = ~mask.any(dim=1)
-    mask[is_empty, lonely[is_empty]] = True
-    return mask
+    # where nothing is hidden, the first bar's draw is uniform above the ratio: it says which bar is
+    lonely = ((noise[:, :1] - ratio) / (1 - ratio) * time).long().clamp(0, time - 1)
+    return mask | (~mask.any(dim=1, keepdim=True) & (bars == lonely))
 
 
-def exact_mask(shape, ratio, generator, span_bars):
+def exact_mask(noise, ratio, span_bars):
     """Hide runs of exactly `span_bars` bars, none at an edge and no two touching: a question of known difficulty.
 
     Every run has a visible bar on both sides. A window gets as many runs as
@@ -87,11 +80,10 @@ def exact_mask(shape, ratio, generator, span_bars):
 
     Parameters
     ----------
-    shape : (int, int)
-        (batch, time).
+    noise : Tensor (batch, time), float32
+        Uniform in [0, 1).
     ratio : float
         Fraction to hide, in (0, 1).
-    generator : torch.Generator
     span_bars : int
 
     Returns
@@ -103,17 +95,16 @@ def exact_mask(shape, ratio, generator, span_bars):
     UserError
         The window is too short for one run between visible bars.
     """
-    batch, time = shape
+    time = noise.shape[1]
     if span_bars > time - 2:
         raise UserError(f"a span of {span_bars} bars does not fit between visible bars of a window of {time}")
     most = (time - 1) // (span_bars + 1)  # runs with a visible bar before each and one at the end
     n_runs = min(max(round(ratio * time / span_bars), 1), most)
     n_gaps = time - n_runs * span_bars - 1  # places between two neighbouring visible bars
-    noise = torch.rand((batch, n_gaps), generator=generator, device=generator.device)
-    gaps = noise.argsort(dim=1)[:, :n_runs].sort(dim=1).values
+    gaps = noise[:, :n_gaps].argsort(dim=1)[:, :n_runs].sort(dim=1).values
     run, bar = torch.arange(n_runs, device=noise.device), torch.arange(span_bars, device=noise.device)
     hidden = (gaps + 1 + run * span_bars).unsqueeze(-1) + bar
-    mask = torch.zeros(shape, dtype=torch.bool, device=noise.device)
+    mask = torch.zeros_like(noise, dtype=torch.bool)
     return mask.scatter(1, hidden.flatten(1), True)
 
 

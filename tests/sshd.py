@@ -35,16 +35,14 @@ SetEnv {environment}
 
 
 def require():
-    """Skip where a pod cannot be played on this machine; fail where CI should have what it takes."""
+    """Skip where a pod cannot be played on this machine; fail where CI lacks a program that it should have."""
     missing = [name for name in ("ssh", "rsync", "unshare", "ssh-keygen") if not shutil.which(name)]
     missing += [] if _sshd() else ["sshd"]
-    if not missing and os.geteuid() != 0:
-        missing = ["root (sshd in a namespace)"]
-    if not missing and subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True).returncode:
-        missing = ["the right to unshare"]
     if missing:
         reason = f"{', '.join(missing)} missing"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    if os.geteuid() != 0 or subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True).returncode:
+        pytest.skip("a pod is a namespace of its own, which this user may not make")
 
 
 def free_port():

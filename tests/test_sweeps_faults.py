@@ -122,13 +122,20 @@ class Machines:
         return self._start(number + 1, "worker", self.address, "--nthreads", "1", "--no-dashboard")
 
     def kill_a_worker(self, chance):
-        """Kill a machine's worker process, which its nanny starts again; or the machine, and start another."""
-        number = chance.randrange(N_WORKERS)
-        nanny = self.workers[number]
-        processes = psutil.Process(nanny.pid).children(recursive=True)
-        workers = [each for each in processes if "spawn_main" in " ".join(each.cmdline())]
+        """Kill a worker process at work, which its nanny starts again; or its machine, and start another.
+
+        Returns "process" or "machine"; None where no machine is at work.
+        """
+        at_work = [number for number in range(N_WORKERS) if "ipykernel" in " ".join(self._commands(number).values())]
+        if not at_work:
+            return None
+        number = chance.choice(at_work)
+        nanny, commands = self.workers[number], self._commands(number)
+        processes = list(commands)
+        workers = [each for each, command in commands.items() if "spawn_main" in command]
         if chance.random() < 0.5 and workers:
-            workers[0].kill()
+            with contextlib.suppress(psutil.Error):
+                workers[0].kill()
             return "process"
         nanny.kill()
         for each in processes:  # a machine takes its kernels with it
@@ -137,6 +144,15 @@ class Machines:
         nanny.wait()
         self.workers[number] = self.start_worker(number)
         return "machine"
+
+    def _commands(self, number):
+        """Return the command lines of a machine's processes."""
+        found = {}
+        with contextlib.suppress(psutil.Error):
+            for each in psutil.Process(self.workers[number].pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    found[each] = " ".join(each.cmdline())
+        return found
 
     def end(self):
         for process in [process for process in [*self.workers, self._scheduler] if process.poll() is None]:
@@ -197,8 +213,8 @@ def test_machines_killed_at_random_lose_no_run_and_double_none(root, network):
         client = start_client(root, "--scheduler", machines.address)
         wait_for(lambda: count_finished(root) >= 1)
         while client.poll() is None:
-            if len(kinds) < N_KILLS:
-                kinds.append(machines.kill_a_worker(chance))
+            if len(kinds) < N_KILLS and (kind := machines.kill_a_worker(chance)):
+                kinds.append(kind)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 client.wait(chance.uniform(2.0, 8.0))
         log = (root.parent / "client.log").read_text()

@@ -96,6 +96,32 @@ def test_notebook_is_committed_executed_and_clean(path):
     assert "papermill" not in nbformat.read(path, as_version=4).metadata
 
 
+def figures_of(path):
+    outputs = [output for cell in cells_of(path) for output in cell.outputs]
+    found = [output.get("data", {}).get("application/vnd.plotly.v1+json") for output in outputs]
+    return [figure for figure in found if figure]
+
+
+def counts_something(values, axis):
+    """Tell whether an axis shows numbers; names and marked places speak for themselves."""
+    first = values if isinstance(values, dict) else next((v for v in values or () if v is not None), None)
+    return not isinstance(first, str) and first is not None and "ticktext" not in axis and axis.get("visible", True)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=STEMS)
+def test_every_figure_says_what_its_axes_measure(path):
+    figures = figures_of(path)
+    assert figures
+    for figure in figures:
+        layout = figure["layout"]
+        for letter in "xy":
+            axes = {f"{letter}axis{trace.get(f'{letter}axis', letter)[1:]}": trace for trace in figure["data"]}
+            measured = [layout.get(name, {}) for name, trace in axes.items()
+                        if counts_something(trace.get(letter), layout.get(name, {}))]  # fmt: skip
+            is_named = any(axis.get("title", {}).get("text") for axis in measured) or layout.get("annotations")
+            assert is_named or not measured, f"{layout['title']['text']}: what does {letter} measure?"
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=STEMS)
 def test_notebook_has_the_houses_form(path):
     titles = [line for cell in cells_of(path, "markdown") for line in cell.source.splitlines() if line.startswith("#")]

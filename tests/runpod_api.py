@@ -73,6 +73,9 @@ def serve(api):
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
+            if self.headers.get("User-Agent", "").startswith("Python-urllib"):  # as the door-keeper before RunPod does
+                self.send_error(403, "Forbidden")
+                return
             key = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
             status, content = api.answer(self.command, self.path, key)
             body = b"" if content is None else json.dumps(content).encode()

@@ -56,6 +56,7 @@ def test_a_pod_that_is_fit_passes_and_is_described():
         ({"torch_version": "2.4.0+cu124"}, r"torch is 2\.4\.0\+cu124 and 2\.6 is the oldest"),
         ({"n_gpus": 0}, r"no GPU on the pod.*restarted.*-p device cpu"),
         ({"n_gpus": 0, "n_gpus_listed": 1}, "driver does not fit"),
+        ({"pod_id": "abc", "is_on_volume": False}, "is erased when the pod stops; start a pod with a volume"),
         ({"free_gb": 1.0}, r"1\.00 GB free and a run wants 5\.00"),
     ],
 )

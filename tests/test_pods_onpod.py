@@ -94,6 +94,24 @@ def test_another_run_waits_and_learns_whose_turn_it_is(folder, tmp_path):
     wait_for(other, states.ENDED)
 
 
+def test_who_has_the_pod_is_watched_though_another_run_was_prepared_meanwhile(folder, tmp_path, monkeypatch):
+    charges = []
+    monkeypatch.setattr(onpod.watchdog, "arm", lambda folder: charges.append(Path(folder)) or 0)
+    write_job(folder, arguments=["60"])
+    other = tmp_path / "other"
+    other.mkdir()
+    write_job(other, run_id="second", project=str(tmp_path / "project"), arguments=["0"])
+    for each in (folder, other):
+        assert onpod.main("arm", str(each)) == 0
+        (each / "watchdog.json").write_text(json.dumps({"process": describe_process()}))
+        states.lock_path().with_suffix(".run").write_text(states.read_job(each)["run_id"])
+    monkeypatch.setattr(onpod.supervisor, "start", lambda folder: 0)
+    assert onpod.main("start", str(folder)) == 0
+    assert charges == [folder, other, folder]
+    monkeypatch.setattr(onpod.supervisor, "start", lambda folder: states.IN_USE)
+    assert onpod.main("start", str(other)) == states.IN_USE and len(charges) == 3
+
+
 def test_a_run_that_is_ended_is_interrupted_and_not_killed(folder):
     write_job(folder, arguments=["60"])
     assert start(folder).returncode == 0

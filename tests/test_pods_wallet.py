@@ -12,8 +12,11 @@ from pod_project import MODELS, send
 from runpod_api import OWN_KEY
 
 from moola_lib.cli import main
+from moola_lib.errors import UserError
 from moola_lib.files import read_json
 from moola_lib.runs.pods import launch, states
+from moola_lib.runs.pods import watchdog as watchdog_module
+from moola_lib.runs.pods.api import list_pods
 from moola_lib.runs.pods.ledger import find_entry
 from moola_lib.runs.pods.watchdog import Watchdog, stop_pod
 
@@ -94,7 +97,7 @@ def test_a_run_that_uses_no_cpu_is_idle_and_one_that_works_is_not(watchdog, monk
 
 def test_runpodctl_is_asked_first_in_both_its_languages_and_then_the_api(runpod, tmp_path, monkeypatch):
     runpod.add("abcdef123456xy")
-    monkeypatch.setattr("moola_lib.runs.pods.watchdog.API", runpod.url)
+    monkeypatch.setattr("moola_lib.runs.pods.watchdog.DEFAULT_URL", runpod.url)
     tool = tmp_path / "runpodctl"
     said = tmp_path / "said"
     tool.write_text(f'#!/bin/sh\necho "$@" >> {said}\n[ "$1" = stop ] && [ -n "$RUNPOD_API_KEY" ]\n')
@@ -117,6 +120,44 @@ def test_a_pod_that_cannot_stop_says_why_without_its_key(runpod):
 
 
 @pytest.mark.pod
+@pytest.mark.parametrize("end", ["\r", "\n", " \r\n"])
+def test_a_key_with_a_line_end_works_and_one_that_cannot_be_sent_is_not_repeated(runpod, monkeypatch, end):
+    runpod.add(sshd.POD_ID)
+    given = {"RUNPOD_POD_ID": sshd.POD_ID, "RUNPOD_API_URL": runpod.url, "PATH": ""}
+    assert stop_pod(given | {"RUNPOD_API_KEY": sshd.KEY + end}) is None
+    monkeypatch.setenv("RUNPOD_API_URL", runpod.url)
+    monkeypatch.setenv("RUNPOD_API_KEY", OWN_KEY + end)
+    assert [pod["id"] for pod in list_pods()] == [sshd.POD_ID]
+    broken = OWN_KEY + end + "x"
+    monkeypatch.setenv("RUNPOD_API_KEY", broken)
+    if end != " \r\n":
+        with pytest.raises(UserError) as caught:
+            list_pods()
+        told = [str(caught.value), stop_pod(given | {"RUNPOD_API_KEY": broken})]
+        assert all(OWN_KEY not in text and "ValueError" in text for text in told)
+
+
+def test_a_watchdog_stops_the_pod_though_the_run_cannot_be_asked_to_end(watchdog, monkeypatch):
+    stopped = []
+
+    def stop(environment):
+        stopped.append(environment)
+        watchdog.job["run_id"] = "another"  # it is no longer in charge: the loop ends
+        return
+
+    def refuse(folder):
+        raise OSError("stale file handle")
+
+    states.lock_path().with_suffix(".run").unlink(missing_ok=True)
+    monkeypatch.setattr(states, "newest_run", lambda: "r")
+    monkeypatch.setattr(watchdog_module, "stop_pod", stop)
+    monkeypatch.setattr(watchdog_module.supervisor, "end", refuse)
+    monkeypatch.setattr(watchdog, "look", lambda: RUNNING)
+    watchdog.job |= {"max_hours": 0.0, "poll_seconds": 0.0, "retry_seconds": 0.0}
+    watchdog.watch()
+    assert len(stopped) == 1 and "stale file handle" in watchdog.notes["trouble"]
+
+
 def test_a_pod_stops_itself_once_its_results_are_home(rented, home, runpod):
     assert send(rented, "3", "--run-id", "done") == 0
     wait_until_stopped(runpod)

@@ -8,6 +8,7 @@ import urllib.request
 from moola_lib.errors import UserError
 
 URL, KEY = "RUNPOD_API_URL", "RUNPOD_API_KEY"
+AGENT = "moola"  # urllib's own name is turned away at the API's door
 DEFAULT_URL = "https://rest.runpod.io/v1"
 SSH_PORT = "22"
 
@@ -62,11 +63,12 @@ def ssh_address(pod):
 
 
 def _ask(method, path):
-    key = os.environ.get(KEY)
+    key = os.environ.get(KEY, "").strip()
     if not key:
         raise UserError(f"RunPod's API needs a key in the environment variable {KEY} (console, Settings, API keys)")
     request = urllib.request.Request(os.environ.get(URL, DEFAULT_URL) + path, method=method)
     request.add_header("Authorization", f"Bearer {key}")
+    request.add_header("User-Agent", AGENT)
     pod = path.split("/")[2] if path.count("/") > 1 else ""
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
@@ -74,10 +76,13 @@ def _ask(method, path):
         return json.loads(text) if text.strip() else None
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
+            said = error.read(200).decode(errors="replace")
+            if said.startswith("error code:"):  # of the door-keeper before the API
+                raise UserError(f"RunPod's API turned the request away ({' '.join(said.split())})") from None
             raise UserError(f"RunPod's API does not accept the key in {KEY} for this") from None
         if error.code == 404 and pod:
             raise UserError(f"this account has no pod {pod}") from None
         raise UserError(f"RunPod's API refused {method} {path} ({error.code} {error.reason})") from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+        reason = getattr(error, "reason", type(error).__name__)  # its text may hold the key
         raise UserError(f"RunPod's API did not answer {method} {path} ({reason})") from None

@@ -35,7 +35,9 @@ def add_arguments(commands, profiles, formatter):
     )  # fmt: skip
     run.add_argument("--run-id", help="name of the run (default UTC time and profile)")
     run.add_argument("--resume", action="store_true", help="continue the run --run-id names from the pod's volume")
-    run.add_argument("--keep", action="store_true", help="let the pod go on after the run (--max-hours still holds)")
+    run.add_argument(
+        "--keep", action="store_true", default=None, help="let the pod go on after the run (--max-hours still holds)"
+    )
     run.add_argument(
         "--max-hours", type=_hours, metavar="H", help="stop the pod after so long at the latest (default 24)"
     )
@@ -75,14 +77,18 @@ def _run(root, arguments, models):
     from moola_lib.runs.pods.states import IN_USE
 
     target = parse_target(arguments.target)
-    options = {} if arguments.max_hours is None else {"max_hours": arguments.max_hours}
-    wishes = Wishes(identity=arguments.identity, python=arguments.python, is_kept=arguments.keep, **options)
+    options = {"identity": arguments.identity, "is_kept": arguments.keep, "max_hours": arguments.max_hours}
+    options = {name: value for name, value in options.items() if value is not None}
     try:
         if arguments.resume:
             if not arguments.run_id or arguments.stems or arguments.pairs or arguments.profile:
                 raise UserError("--resume takes --run-id alone: notebooks and parameters stay as they were")
-            entry = relaunch(root, ledger.find_entry(root, arguments.run_id), target, wishes, say=_say)
+            before = ledger.find_entry(root, arguments.run_id)
+            options = {name: before[name] for name in ("identity", "is_kept", "max_hours")} | options
+            wishes = Wishes(python=arguments.python, **options)
+            entry = relaunch(root, before, target, wishes, say=_say)
         else:
+            wishes = Wishes(python=arguments.python, **options)
             if models is None:
                 from moola_lib.runs.parameters import PARAMETERS as models
             plan = plan_run(

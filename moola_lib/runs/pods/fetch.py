@@ -4,8 +4,17 @@ import contextlib
 import json
 import shutil
 
+import filelock
+
 from moola_lib.errors import UserError
-from moola_lib.files import lock_folder, read_json, replace_atomically, replace_folder_atomically, write_json
+from moola_lib.files import (
+    fingerprint,
+    lock_folder,
+    read_json,
+    replace_atomically,
+    replace_folder_atomically,
+    write_json,
+)
 from moola_lib.runs import record as records
 from moola_lib.runs.disk import say_bytes
 from moola_lib.runs.index import build_index
@@ -14,6 +23,7 @@ from moola_lib.runs.pods.following import read_status
 from moola_lib.runs.pods.launch import EXTRAS
 from moola_lib.runs.pods.reaching import connect, on_pod
 from moola_lib.runs.pods.ssh import ConnectionLost, insist
+from moola_lib.runs.project import reports_folder, run_artifacts
 
 
 def fetch(root, entry, *, say=print):
@@ -66,9 +76,12 @@ def fetch(root, entry, *, say=print):
 
 def _refuse_others(root, entry):
     """Refuse to put a run over another one of its name."""
-    for folder in (root / "reports" / entry["run_id"], root / "data" / "artifacts" / entry["run_id"]):
+    record = reports_folder(root, entry["run_id"]) / "run.json"
+    for folder in (record.parent, run_artifacts(root, entry["run_id"])):
         if folder.exists() and not entry.get("is_merged"):
             raise UserError(f"{folder} exists and is no copy of the pod's run; move it away and fetch again")
+    if record.exists() and entry.get("merged_record") not in (None, fingerprint(record)):
+        raise UserError(f"run {entry['run_id']!r} was continued here since; move {record.parent} away to fetch again")
 
 
 def _merge(root, entry, files):
@@ -83,6 +96,8 @@ def _merge(root, entry, files):
                 shutil.copytree(files / part, folder, dirs_exist_ok=True)
                 for path in (*folder.glob("run.json"), *folder.glob("*/record.json")):
                     write_json(path, _at_home(read_json(path), homes))
+    record = reports_folder(root, run_id) / "run.json"
+    entry["merged_record"] = fingerprint(record) if record.exists() else None
     for path in sorted((files / "reports" / "assets").rglob("*")):
         place = root / path.relative_to(files)
         if path.is_file() and not place.exists():
@@ -103,9 +118,10 @@ def _at_home(value, homes):
 
 
 def _add_lines(path, fetched):
-    """Append the lines of a JSON-lines file that are not there yet."""
-    old = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    new = [line for line in fetched.read_text(encoding="utf-8").splitlines() if line not in set(old)]
-    if new:
-        with replace_atomically(path) as beside:
-            beside.write_text("".join(f"{line}\n" for line in [*old, *new]), encoding="utf-8")
+    """Append the lines of a JSON-lines file that are not there yet, as its writers do: under its lock."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path.with_name(f".{path.name}.lock")), open(path, "a+", encoding="utf-8") as stream:
+        stream.seek(0)
+        known = set(stream.read().splitlines())
+        lines = fetched.read_text(encoding="utf-8").splitlines()
+        stream.write("".join(f"{line}\n" for line in lines if line not in known))

@@ -13,7 +13,7 @@ from moola_lib.runs.pods import api, ledger, states, sync
 from moola_lib.runs.pods.environment import set_up
 from moola_lib.runs.pods.preflight import LEAST_FREE_GB, check_facts, describe_facts, probe
 from moola_lib.runs.pods.reaching import connect, find_pod, on_pod
-from moola_lib.runs.pods.ssh import insist
+from moola_lib.runs.pods.ssh import ConnectionLost, insist
 from moola_lib.runs.project import artifacts_folder, reports_folder
 
 # What the pod is told of time; a job carries it along.
@@ -202,10 +202,15 @@ def _start(root, connection, entry, job, facts, wishes, say):
         entry["python"], is_new = insist(lambda: set_up(connection, root, facts), say=say)
         say(f"packages: {'installed' if is_new else 'as they were'}, torch {facts.torch_version} is the image's own")
     _write(connection, f"{entry['folder']}/job.json", job | {"python": entry["python"]}, say)
+    entry["is_started"] = True  # from here on it may be at work, even if the answer never arrives
     ledger.write_entry(root, entry)
-    _refuse_in_use(insist(lambda: on_pod(connection, entry, "start"), say=say))
-    entry["is_started"] = True
-    ledger.write_entry(root, entry)
+    try:
+        _refuse_in_use(insist(lambda: on_pod(connection, entry, "start"), say=say))
+    except ConnectionLost:
+        raise
+    except UserError:
+        ledger.write_entry(root, entry | {"is_started": False})
+        raise
     say(f"run {entry['run_id']} is under way; it needs no connection")
     return entry
 

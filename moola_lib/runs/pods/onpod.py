@@ -20,10 +20,10 @@ def main(verb, folder, *more):
     if verb == "watch":
         return 0 if watchdog.is_watching(Path(folder)) else watchdog.arm(folder)
     if verb == "start":
-        return supervisor.start(folder)
+        return supervisor.start(folder) or watchdog.take_charge(folder)
     if verb == "status":
         notes = watchdog.read_notes(folder) | {"is_watching": watchdog.is_watching(Path(folder))}
-        print(json.dumps(states.settle_state(folder) | {"watchdog": notes}))
+        print(json.dumps(states.settle_state(folder) | {"watchdog": notes, "holder": states.holder_at_work()}))
         return 0
     if verb == "follow":
         return supervisor.follow(folder, int(*more))

@@ -21,6 +21,8 @@ if [ -z "$base" ]; then
   if [ -d /workspace ] && [ -w /workspace ]; then base=/workspace/moola; else base=$HOME/moola; fi
 fi
 mkdir -p "$base" && echo "base=$(cd "$base" && pwd -P)"
+echo "is_chosen=${MOOLA_POD_FOLDER:-$(of_container MOOLA_POD_FOLDER)}"
+echo "mount=$(df -P "$base" | awk 'NR==2 {print $6}')"
 echo "free_kb=$(df -Pk "$base" | awk 'NR==2 {print $4}')"
 echo "rsync=$(command -v rsync)"
 echo "gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU')"
@@ -63,6 +65,9 @@ class Facts:
         What its start-up files print.
     n_gpus_listed : int
         By the driver.
+    is_on_volume : bool
+        `base` lies on a disk of its own, or where the user wants it; the container's
+        is erased when the pod stops.
     """
 
     base: str
@@ -75,6 +80,7 @@ class Facts:
     pod_id: str | None
     noise: str
     n_gpus_listed: int = 0
+    is_on_volume: bool = True
 
 
 def probe(connection, python=None):
@@ -114,6 +120,7 @@ def probe(connection, python=None):
         pod_id=found.get("pod_id") or None,
         noise=answer.noise,
         n_gpus_listed=int(found.get("gpus") or 0),
+        is_on_volume=bool(found.get("is_chosen")) or found.get("mount") != "/",
     )
 
 
@@ -132,6 +139,11 @@ def check_facts(facts, wants_gpu, least_free_gb=LEAST_FREE_GB):
     UserError
         No torch or an old one, no GPU where the parameters want one, or a full disk.
     """
+    if facts.pod_id and not facts.is_on_volume:
+        raise UserError(
+            f"{facts.base} lies on the pod's container disk, which is erased when the pod stops; start a pod with a "
+            "volume at /workspace, or set MOOLA_POD_FOLDER in its environment"
+        )
     if not facts.torch_version:
         raise UserError(f"{facts.python} on the pod has no torch, and it is not installed by us; {IMAGES}")
     if _numbers(facts.torch_version) < LEAST_TORCH:

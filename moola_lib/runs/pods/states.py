@@ -122,6 +122,15 @@ def take_lock():
     return stream
 
 
+def holder_at_work():
+    """Return the run that has the pod now, or an empty text."""
+    lock = take_lock()
+    if lock is None:
+        return lock_holder()
+    lock.close()
+    return ""
+
+
 def lock_holder():
     """Return the run id written into the lock, or an empty text."""
     with contextlib.suppress(OSError):

@@ -135,7 +135,8 @@ def end(folder):
     deadline = time.monotonic() + 2 * states.read_job(folder)["stop_seconds"]
     for process, number in ((state.get("supervisor"), signal.SIGTERM), (state.get("run"), signal.SIGINT)):
         if process and is_alive(process):
-            os.kill(process["pid"], number)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(process["pid"], number)
             break
     while states.settle_state(folder)["state"] == states.RUNNING:
         if time.monotonic() > deadline:

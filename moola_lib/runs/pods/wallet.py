@@ -150,15 +150,22 @@ def _judge(root, pod, entry):
     if entry is None:
         return "no run was sent there from here: not touched", False
     name = f"run {entry['run_id']}"
-    if hours_since(entry["started_at"]) > entry["max_hours"]:
-        return f"{name} has had its {entry['max_hours']:g} hours", True
+    is_over_time = hours_since(entry["started_at"]) > entry["max_hours"]
+    too_long = f"{name} has had its {entry['max_hours']:g} hours"
     try:
-        state = read_status(root, entry, say=lambda text: None, patience=0)["state"]
+        status = read_status(root, entry, say=lambda text: None, patience=0)
     except UserError as error:
+        if is_over_time:
+            return too_long, True
         is_silent = isinstance(error, ConnectionLost)
         return f"{name}: {'it does not answer' if is_silent else error}", bool(
             entry["fetched_at"] and not entry["is_kept"]
         )
+    state, holder = status["state"], status["holder"]
+    if holder and holder != entry["run_id"]:
+        return f"run {holder}, which was sent by somebody else, works there: not touched", False
+    if is_over_time:
+        return too_long, True
     if state in (states.RUNNING, states.PREPARING):
         return f"{name} is {state}", False
     where = "is here" if entry["fetched_at"] else "is still on the pod's volume"

@@ -15,9 +15,9 @@ import urllib.request
 from pathlib import Path
 
 from moola_lib.runs.pods import states, supervisor
+from moola_lib.runs.pods.api import AGENT, DEFAULT_URL
 from moola_lib.runs.processes import describe_process, is_alive
 
-API = "https://rest.runpod.io/v1"
 LEAST_CPU = 0.01  # of one core: below it, a run does nothing
 
 
@@ -36,6 +36,16 @@ def arm(folder):
         Watchdog(folder).watch()
     finally:
         os._exit(0)
+
+
+def take_charge(folder):
+    """See that the run which has begun is watched: another one may have been prepared since its watchdog was armed.
+
+    Its time goes on where its watchdog lives; a run that never had one needs none.
+    """
+    process = read_notes(folder).get("process")
+    is_own = states.newest_run() == states.read_job(folder)["run_id"]
+    return 0 if not process or (is_own and is_alive(process)) else arm(folder)
 
 
 def is_watching(folder):
@@ -91,14 +101,23 @@ class Watchdog:
                 continue
             if state == states.RUNNING:
                 self.write_notes(stopping=reason)
-                if supervisor.end(self.folder):
-                    kill_tree(states.read_state(self.folder).get("run"))
+                self.end_run()
                 if reason.startswith("idle"):
                     continue  # its results may be fetched first
             if not self.is_in_charge():
                 return
             self.write_notes(stopping=reason, error=stop_pod(self.environment))
             time.sleep(self.job["retry_seconds"])  # it ends here, where the pod stops
+
+    def end_run(self):
+        """End the run, asked first and then killed; whatever goes wrong with that, the pod is stopped afterwards."""
+        try:
+            is_alive_still = supervisor.end(self.folder)
+        except (OSError, ValueError, KeyError) as error:
+            self.write_notes(trouble=f"the run was not asked to end ({type(error).__name__}: {error})")
+            is_alive_still = True
+        if is_alive_still:
+            kill_tree(states.read_state(self.folder).get("run"))
 
     def is_in_charge(self):
         """Tell whether the pod was not prepared for another run since."""
@@ -155,7 +174,7 @@ class Watchdog:
 
 def stop_pod(environment):
     """Stop this pod, by `runpodctl` where it is there and else by the REST API; return what went wrong, or None."""
-    pod_id, key = environment.get("RUNPOD_POD_ID"), environment.get(supervisor.KEY)
+    pod_id, key = environment.get("RUNPOD_POD_ID"), environment.get(supervisor.KEY, "").strip()
     if not pod_id:
         return "this machine has no RUNPOD_POD_ID, so it cannot stop itself"
     errors = []
@@ -168,17 +187,21 @@ def stop_pod(environment):
             continue
         if done.returncode == 0:
             return None
-        errors.append(f"runpodctl: {(done.stderr or done.stdout).strip()[-200:]}")
+        said = (done.stderr or done.stdout).strip()
+        errors.append(f"runpodctl: {(said.replace(key, '[withheld]') if key else said)[-200:]}")
     if not key:
         return "; ".join([*errors, f"there is no {supervisor.KEY} in the container's environment"])
-    url = environment.get("RUNPOD_API_URL", API)
+    url = environment.get("RUNPOD_API_URL", DEFAULT_URL)
     request = urllib.request.Request(f"{url}/pods/{pod_id}/stop", method="POST")
     request.add_header("Authorization", f"Bearer {key}")
+    request.add_header("User-Agent", AGENT)
     try:
         with urllib.request.urlopen(request, timeout=60):
             return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         return "; ".join([*errors, f"REST: {error}"])
+    except ValueError as error:
+        return "; ".join([*errors, f"REST: {type(error).__name__}"])  # its text may hold the key
 
 
 def cpu_seconds(process):

@@ -57,6 +57,20 @@ def test_a_run_that_is_missing_takes_the_pairing_away():
     assert not choose([[0.5], [0.6]], [0.1, 0.1]).is_paired
 
 
+def test_an_arm_that_lacks_runs_does_not_compete_and_is_counted():
+    best = choose([[0.9, math.nan, math.nan], [0.5, 0.52, 0.49], [0.4, 0.41, 0.42]])
+    assert best.arm == "arm 1" and best.n_arms == 2 and best.n_left_out == 1 and best.is_paired
+    assert describe_selection(best).endswith("1 arm lacks runs and is not ranked.")
+    assert choose([[0.9, math.nan], [math.nan, 0.5]]) is None
+
+
+def test_seeds_that_change_nothing_are_no_spread():
+    rng = np.random.default_rng(11)
+    for _ in range(50):
+        best = choose([[value] * 3 for value in rng.random(4)])
+        assert best.spread_of is None and math.isnan(best.p_value)
+
+
 def test_luck_is_the_expected_maximum_of_as_many_normal_draws():
     # Tippett 1925: the mean of the largest of ten standard normal draws is 1.53875.
     values = np.zeros((10, 1)) + np.arange(10)[:, None]

@@ -179,6 +179,17 @@ def test_a_search_continues_its_study(root):
     assert study.best_trial.value == table.groupby("arm")["value"].mean().max()
 
 
+def test_a_combination_that_is_not_allowed_counts_and_ends_no_search(root, monkeypatch):
+    pytest.importorskip("optuna")
+    from moola_lib.runs.sweeps import execute
+
+    write_sweep(root / "odd.yaml", "search:\n  shift: {low: -1.0, high: 1.0}\nseeds: [1]\ntrials: 3")
+    monkeypatch.setattr(execute, "is_allowed", lambda *arguments: False)
+    assert sweep(root, "odd") == 0 and sweep(root, "odd") == 0
+    folder = root / "reports" / "sweeps" / "odd"
+    assert read_json(folder / "sweep.json")["runs"] == {}
+
+
 @pytest.mark.slow
 def test_a_figure_that_no_run_has_is_said_with_those_they_have(root):
     path = write_sweep(root / "try.yaml", "grid: {shift: [0, 1]}")

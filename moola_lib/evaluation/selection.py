@@ -17,7 +17,7 @@ class Selection:
     ----------
     arm : str
     n_arms : int
-        Arms that were scored: the trials that count against the winner.
+        Arms with all their runs: the trials that count against the winner.
     mean, low, high : float
         Its mean, and an interval that holds for all arms at once (Bonferroni); NaN
         where nothing tells the spread.
@@ -36,6 +36,8 @@ class Selection:
     is_paired : bool
         Whether luck was judged within seeds: what a seed does to all arms alike is
         none of a difference between them.
+    n_left_out : int
+        Arms that lack runs: the seeds that fail are seldom the good ones.
     """
 
     arm: str
@@ -50,23 +52,25 @@ class Selection:
     rivals: list
     spread_of: str | None
     is_paired: bool = False
+    n_left_out: int = 0
 
 
 def arm_means(runs, *, is_higher_better, level=0.95):
-    """Return every arm's mean over its runs, the best first.
+    """Return every arm's mean over its runs, the best first, those that lack runs behind the others.
 
     Parameters
     ----------
     runs : DataFrame
         A row per run: `arm`, `seed`, `value`, `low`, `high` (its own 95% interval,
-        NaN where it has none); rows without a value are left out.
+        NaN where it has none); a row without a value is a run that the arm lacks.
     is_higher_better : bool
     level : float
 
     Returns
     -------
     DataFrame
-        `arm`, `n`, `mean`, `error` (standard), `low`, `high`. The errors are from the
+        `arm`, `n`, `mean`, `is_complete` (it lacks no run), `error` (standard), `low`,
+        `high`. The errors are from the
         spread over seeds, pooled over arms; where no arm has two different values,
         from the runs' own intervals; else NaN. `attrs`: `spread_of` ("seeds",
         "windows" or None), `df`, its degrees of freedom, and `paired`, the standard
@@ -74,11 +78,17 @@ def arm_means(runs, *, is_higher_better, level=0.95):
     """
     scored = runs.dropna(subset="value")
     arms = scored.groupby("arm", sort=False)["value"].agg(n="count", mean="mean").reset_index()
-    arms = arms.sort_values("mean", ascending=not is_higher_better, kind="stable").reset_index(drop=True)
+    arms["is_complete"] = arms["n"].to_numpy() == runs.groupby("arm").size().reindex(arms["arm"]).to_numpy()
+    arms = arms.sort_values("mean", ascending=not is_higher_better, kind="stable")
+    arms = arms.sort_values("is_complete", ascending=False, kind="stable").reset_index(drop=True)
     arms["error"], df, spread_of = _standard_errors(scored, arms)
     reach = _quantile((1 + level) / 2, df) * arms["error"]
     arms["low"], arms["high"] = arms["mean"] - reach, arms["mean"] + reach
-    arms.attrs = {"spread_of": spread_of, "df": df, "paired": _paired_error(scored)}
+    arms.attrs = {
+        "spread_of": spread_of,
+        "df": df,
+        "paired": _paired_error(scored[scored["arm"].isin(arms["arm"][arms["is_complete"]])]),
+    }
     return arms
 
 
@@ -88,14 +98,15 @@ def select_best(arms, *, level=0.95, n_draws=N_DRAWS, seed=17):
     Parameters
     ----------
     arms : DataFrame
-        From `arm_means`, at least one.
+        From `arm_means`; those that lack runs do not compete.
     level : float
     n_draws, seed : int
         Of the simulated equal arms.
 
     Returns
     -------
-    Selection
+    Selection or None
+        None where no arm has all its runs.
 
     Notes
     -----
@@ -106,6 +117,9 @@ def select_best(arms, *, level=0.95, n_draws=N_DRAWS, seed=17):
     arm plus seed. Else it is that of `arm_means`, which overstates luck where arms
     share seeds or windows.
     """
+    n_left_out, arms = int((~arms["is_complete"]).sum()), arms[arms["is_complete"]]
+    if arms.empty:
+        return None
     best, n_arms = arms.iloc[0], len(arms)
     lead = abs(best["mean"] - arms["mean"].mean())
     reach = _quantile(1 - (1 - level) / 2 / n_arms, arms.attrs["df"]) * best["error"]
@@ -122,11 +136,18 @@ def select_best(arms, *, level=0.95, n_draws=N_DRAWS, seed=17):
         room = _quantile(1 - (1 - level) / 2 / (n_arms - 1), df) * np.hypot(errors, errors[0])
         rivals = arms["arm"][1:][((arms["mean"] - best["mean"]).abs() <= room)[1:]].tolist()
     judged = lead, luck, luck_high, p_value, rivals
-    return Selection(best["arm"], n_arms, best["mean"], *ends, *judged, arms.attrs["spread_of"], paired is not None)
+    is_paired = paired is not None
+    return Selection(best["arm"], n_arms, best["mean"], *ends, *judged, arms.attrs["spread_of"], is_paired, n_left_out)
 
 
 def describe_selection(selection, digits=3):
     """Say in sentences how far the best arm can be trusted."""
+    asides = {0: "", 1: " 1 arm lacks runs and is not ranked."}
+    several = f" {selection.n_left_out} arms lack runs and are not ranked."
+    return _describe_best(selection, digits) + asides.get(selection.n_left_out, several)
+
+
+def _describe_best(selection, digits):
     best = f"Best of {selection.n_arms} arms" if selection.n_arms > 1 else "One arm"
     if selection.spread_of is None:
         return (
@@ -162,7 +183,7 @@ def _standard_errors(scored, arms):
     by_arm = scored.groupby("arm")
     df = int((by_arm["value"].count() - 1).sum())
     squares = float(((scored["value"] - by_arm["value"].transform("mean")) ** 2).sum())
-    if df > 0 and squares > 0:
+    if df > 0 and _is_spread(squares, scored["value"]):
         return np.sqrt(squares / df / arms["n"].to_numpy()), df, OVER_SEEDS
     widths = (by_arm["high"].mean() - by_arm["low"].mean()).reindex(arms["arm"]).to_numpy()
     if np.isfinite(widths).all() and (widths > 0).any():
@@ -182,7 +203,12 @@ def _paired_error(scored):
     values = table.to_numpy()
     rest = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
     df, squares = (n_arms - 1) * (n_seeds - 1), float((rest**2).sum())
-    return (np.sqrt(squares / df / n_seeds), df) if squares > 1e-24 * float((values**2).sum()) else None
+    return (np.sqrt(squares / df / n_seeds), df) if _is_spread(squares, values) else None
+
+
+def _is_spread(squares, values):
+    """Tell whether squared residuals are more than the rounding of the values."""
+    return squares > 1e-24 * float((np.asarray(values) ** 2).sum())
 
 
 def _quantile(share, df):

@@ -11,11 +11,12 @@ from moola_lib.runs.signals import Stop, signals_interrupt
 from moola_lib.runs.sweeps import worker
 from moola_lib.runs.sweeps.cluster import find_dashboard, join_cluster, list_workers, open_cluster
 from moola_lib.runs.sweeps.ledger import FINISHED, N_TRIES, WAITING, Ledger
-from moola_lib.runs.sweeps.plan import grid_points, plan_runs, sweep_folder
+from moola_lib.runs.sweeps.plan import grid_points, is_allowed, plan_runs, sweep_folder
 
 STOP_FILE = ".stop"
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_BETWEEN_COUNTS = 2.0
+SECONDS_WITHOUT_WORKERS = 120.0
 SECONDS_TO_STOP = 75.0  # a notebook has 60 to save its checkpoint and clean up
 BOUNDED, INTERRUPTED = "bounded", "interrupted"
 
@@ -100,6 +101,7 @@ class _Execution:
         self.waiting, self.at_work = deque(), {}
         self._begun, self._most_runs, self._deadline = set(), float("inf"), float("inf")
         self._counted_at, self._n_workers, self._resources = float("-inf"), 0, {}
+        self._seen_at = time.monotonic()
         self._stop = folder / STOP_FILE
         self._stop.unlink(missing_ok=True)
 
@@ -109,7 +111,7 @@ class _Execution:
             self._take_up(grid_points(self.sweep.grid), is_retrying)
         else:
             for number, point in self.search.trials():
-                self.search.follow(number, self._take_up([point], is_retrying))
+                self._take_up_trial(number, point, is_retrying)
         self.ledger.save()
 
     def bound(self, max_runs, max_hours):
@@ -151,6 +153,13 @@ class _Execution:
                 self.waiting.append(run)
         return [run.run_id for run in runs]
 
+    def _take_up_trial(self, number, point, is_retrying=False):
+        """Enter the runs of a search's arm, unless its values, each of them allowed, do not go together."""
+        if is_allowed(self.sweep, point, self.models, self.root):
+            self.search.follow(number, self._take_up([point], is_retrying))
+        else:
+            self.search.refuse(number)
+
     def _work(self):
         """Keep every worker at one run; return why it ended."""
         self._count_workers()
@@ -178,8 +187,7 @@ class _Execution:
         """Take a run from the queue, of a search a new arm's where it is empty; None where none may begin."""
         may_begin = len(self._begun) < self._most_runs
         while may_begin and not self.waiting and self.search is not None and self.search.n_left():
-            number, point = self.search.ask()
-            self.search.follow(number, self._take_up([point]))
+            self._take_up_trial(*self.search.ask())
             self._tell_search()  # its runs may be those of another trial
         for run in self.waiting:
             if may_begin or run.run_id in self._begun:  # another try of one that has begun
@@ -237,6 +245,10 @@ class _Execution:
         self._resources = {"GPU": 1} if with_gpu else {}
         self._n_workers = len(with_gpu or workers)
         self._counted_at = time.monotonic()
+        self._seen_at = self._counted_at if workers else self._seen_at
+        if self._counted_at - self._seen_at > SECONDS_WITHOUT_WORKERS:
+            address = self.client.scheduler.address
+            raise UserError(f"no worker is left at {address}; start one, and give the same command again")
 
 
 def _interrupt():

@@ -101,6 +101,17 @@ def plan_runs(sweep, points, models, root, known_upstreams=None):
     return list(runs.values())
 
 
+def is_allowed(sweep, point, models, root):
+    """Tell whether a combination of varied values is one that the notebook takes, whatever the seed."""
+    model = load_model(sweep.stem, models)
+    values = _read_profile(model, sweep, root) | absolute_paths(model, sweep.fixed | point, root)
+    try:
+        check_parameters(model, values, sweep.path)
+    except UserError:
+        return False
+    return True
+
+
 def fingerprint_run(root, stem, resolved, upstreams):
     """Return the digits that stand for a notebook, its parameters, and the content of all it reads.
 

@@ -40,13 +40,13 @@ def write_report(root, state):
     arms = arm_means(runs, is_higher_better=state["is_higher_better"])
     selection = select_best(arms) if len(arms) else None
     arms = arms.merge(runs.drop_duplicates("arm")[["arm", *state["varied"]]], on="arm", how="left")
-    figures = draw_figures(state, runs, arms, selection) if selection else []
+    figures = draw_figures(state, runs, arms[arms["is_complete"]], selection) if selection else []
     copy_plotly(root / "reports" / "assets")
     text = page_environment().get_template("sweep.html.j2").render(
         page_resources(),
         state=state,
         summary=_summarise(state),
-        verdict=describe_selection(selection) if selection else _say_nothing_scored(state, runs),
+        verdict=describe_selection(selection) if selection else _say_nothing_scored(state, runs, arms),
         figures=[(words, _data(figure)) for words, figure in figures],
         tables=[_arms_table(state, arms, runs, selection), *_failed_tables(runs)],
         runs=_runs_rows(root, state, runs),
@@ -85,8 +85,10 @@ def _summarise(state):
     return f"{say_count(len(state['runs']), 'run')} of {state['notebook']}: {parts}."
 
 
-def _say_nothing_scored(state, runs):
-    """Say why no arm can be named: nothing has finished, or what finished has no such figure."""
+def _say_nothing_scored(state, runs, arms):
+    """Say why no arm can be named: no arm has all its runs, or what finished has no such figure."""
+    if len(arms):
+        return "No arm has all its runs yet."
     if not (runs["status"] == FINISHED).any():
         return "No run has finished yet."
     known = runs.attrs["figures"]

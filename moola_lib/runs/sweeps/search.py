@@ -37,8 +37,9 @@ class Search:
         self._n_trials = n_trials or sweep.n_trials or N_TRIALS
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
         direction = "maximize" if sweep.is_higher_better else "minimize"
-        # The space is part of the name: over other ranges it is another study.
-        name = json.dumps([sweep.metric, direction, sweep.search], sort_keys=True)
+        # Over other ranges, or of other runs, it is another study.
+        asked = [sweep.stem, sweep.profile, sweep.fixed, sweep.seeds, sweep.metric, direction, sweep.search]
+        name = json.dumps(asked, sort_keys=True)
         self._study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
         for trial in self._study.get_trials(deepcopy=False):  # killed while it was proposed
             if trial.params.keys() != sweep.search.keys() and not trial.state.is_finished():
@@ -53,6 +54,11 @@ class Search:
         return [
             (each.number, self._read(each.params)) for each in trials if each.params.keys() == self._sweep.search.keys()
         ]
+
+    def refuse(self, number):
+        """Say that a trial's combination is not allowed: it counts, and is never run."""
+        if not self._study.get_trials(deepcopy=False)[number].state.is_finished():
+            self._study.tell(number, state=self._optuna.trial.TrialState.FAIL)
 
     def n_left(self):
         """Return how many trials are still to be proposed."""

@@ -222,3 +222,11 @@ def test_the_shortest_schedules_have_rates(n_steps):
     settings = PretrainSettings(learning_rate=1.0, final_learning_rate=0.1, warmup_frac=0.25)
     rates = [learning_rate_at(step, n_steps, settings) for step in range(n_steps)]
     assert rates[0] == 1.0 and all(0.1 <= rate <= 1.0 for rate in rates)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU is needed")
+def test_bf16_on_a_gpu_is_bf16_in_the_lstm_too():
+    lstm = torch.nn.LSTM(4, 8, batch_first=True).cuda()
+    with at_precision(torch.device("cuda"), "bf16"):
+        assert lstm(torch.randn(2, 5, 4, device="cuda"))[0].dtype == torch.bfloat16

@@ -60,7 +60,9 @@ def at_precision(device, precision):
     device : torch.device
     precision : {"fp32", "bf16"}
         bf16 has the range of fp32, so losses need no scaling. A CPU without
-        bf16 instructions computes it too, slowly.
+        bf16 instructions computes it too, slowly. On a GPU torch's autocast may give
+        cuDNN's LSTM fp16 whatever type is asked for, whose small gradients would be
+        lost: not measured, a test for a GPU looks at it.
 
     Raises
     ------

@@ -49,7 +49,7 @@ def test_goals_compare_what_they_say():
     ]
     learning = [{"way": way, "best": best} for way, best in (("all", 0.300), ("strided", 0.302), ("large", 0.310))]
     judged = judge(speed, learning, replace(TINY, batch_sizes=(64, 1024)), has_gpu=True)
-    assert [row["figure"] for row in judged] == pytest.approx([7.5, 1.1, 1.2, 1.5, 87 / 11.25, 1 / 150, 1 / 30])
+    assert [row["figure"] for row in judged] == pytest.approx([7.5, 1.1, 1.2, 1.5, 87 / 12, 1 / 150, 1 / 30])
     assert [row["verdict"] for row in judged] == ["FAIL", "PASS", "FAIL", "PASS", "PASS", "PASS", "FAIL"]
     assert [row["verdict"] for row in judge(speed, [], replace(TINY, batch_sizes=(64, 1024)), has_gpu=False)] == [
         NOT_MEASURED

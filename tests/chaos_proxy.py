@@ -57,7 +57,11 @@ class ChaosProxy:
             if self.is_down:
                 client.close()
                 continue
-            pair = (client, socket.create_connection(("127.0.0.1", self.target)))
+            try:
+                pair = (client, socket.create_connection(("127.0.0.1", self.target)))
+            except OSError:  # nobody is there: a line that breaks at once
+                client.close()
+                continue
             with self._lock:
                 self._open.add(pair)
             carried = [0]

@@ -97,7 +97,7 @@ def test_a_run_that_uses_no_cpu_is_idle_and_one_that_works_is_not(watchdog, monk
 
 def test_runpodctl_is_asked_first_in_both_its_languages_and_then_the_api(runpod, tmp_path, monkeypatch):
     runpod.add("abcdef123456xy")
-    monkeypatch.setattr("moola_lib.runs.pods.watchdog.DEFAULT_URL", runpod.url)
+    monkeypatch.setattr("moola_lib.runs.pods.watchdog.API_URL", runpod.url)
     tool = tmp_path / "runpodctl"
     said = tmp_path / "said"
     tool.write_text(f'#!/bin/sh\necho "$@" >> {said}\n[ "$1" = stop ] && [ -n "$RUNPOD_API_KEY" ]\n')

@@ -3,3 +3,6 @@
 Two kinds of files. `supervisor`, `watchdog`, `states`, `seals` and `onpod` run on the pod, on any Python and
 without a package installed; the others run at home.
 """
+
+API_URL = "https://rest.runpod.io/v1"
+AGENT = "moola"  # urllib's own name is turned away at the API's door

@@ -6,10 +6,9 @@ import urllib.error
 import urllib.request
 
 from moola_lib.errors import UserError
+from moola_lib.runs.pods import AGENT, API_URL
 
 URL, KEY = "RUNPOD_API_URL", "RUNPOD_API_KEY"
-AGENT = "moola"  # urllib's own name is turned away at the API's door
-DEFAULT_URL = "https://rest.runpod.io/v1"
 SSH_PORT = "22"
 
 
@@ -66,7 +65,7 @@ def _ask(method, path):
     key = os.environ.get(KEY, "").strip()
     if not key:
         raise UserError(f"RunPod's API needs a key in the environment variable {KEY} (console, Settings, API keys)")
-    request = urllib.request.Request(os.environ.get(URL, DEFAULT_URL) + path, method=method)
+    request = urllib.request.Request(os.environ.get(URL, API_URL) + path, method=method)
     request.add_header("Authorization", f"Bearer {key}")
     request.add_header("User-Agent", AGENT)
     pod = path.split("/")[2] if path.count("/") > 1 else ""

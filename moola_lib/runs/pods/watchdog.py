@@ -14,8 +14,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from moola_lib.runs.pods import states, supervisor
-from moola_lib.runs.pods.api import AGENT, DEFAULT_URL
+from moola_lib.runs.pods import AGENT, API_URL, states, supervisor
 from moola_lib.runs.processes import describe_process, is_alive
 
 LEAST_CPU = 0.01  # of one core: below it, a run does nothing
@@ -191,7 +190,7 @@ def stop_pod(environment):
         errors.append(f"runpodctl: {(said.replace(key, '[withheld]') if key else said)[-200:]}")
     if not key:
         return "; ".join([*errors, f"there is no {supervisor.KEY} in the container's environment"])
-    url = environment.get("RUNPOD_API_URL", DEFAULT_URL)
+    url = environment.get("RUNPOD_API_URL", API_URL)
     request = urllib.request.Request(f"{url}/pods/{pod_id}/stop", method="POST")
     request.add_header("Authorization", f"Bearer {key}")
     request.add_header("User-Agent", AGENT)

@@ -217,7 +217,7 @@ def is_held(folder):
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except FileNotFoundError:
+    except OSError:  # there is none, or none that can be asked
         return False
     return False
 

@@ -18,14 +18,22 @@ from moola_lib.runs.project import RESERVED_RUN_IDS, artifacts_folder, reports_f
 FINISHED, FAILED, BAD_INPUT, GATE_FAILED, KEY_FOUND = 0, 1, 2, 3, 4
 INTERRUPTED, RUNNER_KILLED, KERNEL_KILLED = 130, 137, 138
 
+# What a record holds, by name, and of what type. The second kind an older version did not write yet.
+_NEEDED = {"run_id": str, "status": str, "started_at": str, "stems": list, "notebooks": dict}
+_ADDED = {
+    "profile": str, "seconds": float, "parameters": dict, "given_parameters": dict, "timings": dict, "data": dict,
+    "gates": list, "artifacts": list, "inputs": dict, "sources": dict, "upstreams": dict, "withheld": dict,
+    "pages": dict, "git": dict, "versions": dict,
+}  # fmt: skip
+_MAY_BE_NULL = ("data", "upstreams", "git", "versions")
+
 # The packages whose version can change a number or a page of a report.
 KEY_PACKAGES = (
     "numpy", "pandas", "pyarrow", "numba", "torch", "safetensors",
     "plotly", "pydantic", "papermill", "nbclient", "nbconvert", "ipykernel",
 )  # fmt: skip
 
-
-GIT_STATE = ".git-state.json"
+GIT_STATE = ".git-state.json"  # in the root of a copy without git: what it was copied from
 
 
 def utc_now():
@@ -140,16 +148,6 @@ def exit_code(record, *, is_strict=False):
         )
     has_failed_gate = any(gate.get("verdict") == "FAIL" for gate in record.get("gates") or [])
     return GATE_FAILED if is_strict and has_failed_gate else FINISHED
-
-
-# What a record holds, by name, and what it may be; all but these came later or are empty at first.
-_NEEDED = {"run_id": str, "status": str, "started_at": str, "stems": list, "notebooks": dict}
-_ADDED = {
-    "profile": str, "seconds": float, "parameters": dict, "given_parameters": dict, "timings": dict, "data": dict,
-    "gates": list, "artifacts": list, "inputs": dict, "sources": dict, "upstreams": dict, "withheld": dict,
-    "pages": dict, "git": dict, "versions": dict,
-}  # fmt: skip
-_MAY_BE_NULL = ("data", "upstreams", "git", "versions")
 
 
 def _find_wrong_entry(record):

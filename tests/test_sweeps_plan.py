@@ -1,13 +1,15 @@
 """A sweep's YAML: mistakes are one sentence with the line, before anything starts; a run's id is what it is made of."""
 
 import json
+from pathlib import Path
 
 import pytest
 from sweep_project import MODELS, STEM, build_project, write_sweep
 
 from moola_lib.errors import UserError
+from moola_lib.runs.parameters import PARAMETERS
 from moola_lib.runs.sweeps.description import read_sweep
-from moola_lib.runs.sweeps.plan import grid_points, plan_runs
+from moola_lib.runs.sweeps.plan import grid_points, is_allowed, plan_runs
 
 
 @pytest.fixture
@@ -131,3 +133,11 @@ def test_a_sweep_keeps_the_runs_it_was_first_built_on(root):
     assert plan_again().run_id != first.run_id, "it was run again and may be another"
     known.clear()
     assert plan_again().upstreams == {STEM: "old"}, "the newest finished"
+
+
+def test_values_that_are_allowed_one_by_one_may_not_go_together():
+    root = Path(__file__).parent.parent
+    sweep = read_sweep(root / "params" / "sweeps" / "pretraining_search.yaml", PARAMETERS, root)
+    together = {"mask": "span", "mask_ratio": 0.9}
+    assert is_allowed(sweep, {"mask_ratio": 0.5} | {"mask": "span"}, PARAMETERS, root)
+    assert not is_allowed(sweep, together | {"mask_span_bars": 2.0}, PARAMETERS, root)
